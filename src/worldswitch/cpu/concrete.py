@@ -166,6 +166,7 @@ class _NoAddress:
 
     __slots__ = ()
     is_memory = False
+    based_on_stack_pointer = False
 
     def address(self) -> Int:
         raise SimulationError("a semantic function asked an operand that is not memory for its address")
@@ -274,6 +275,10 @@ class MemoryOperand:
         self.core, self.q = core, core.cpu.state.q
         self.bits, self.abits, self.seg = bits, abits, seg
         self.base, self.index, self.scale, self.displacement, self.relative = base, index, scale, displacement, relative
+
+    @property
+    def based_on_stack_pointer(self) -> bool:
+        return self.base == Gpr.RSP
 
     def offset(self) -> int:
         """The effective address."""

@@ -87,7 +87,11 @@ class Undecodable(Exception):
         self.truncated = truncated
 
 
-def decode(code: bytes, mode_bits: int, options: int = DecoderOptions.NONE) -> Decoded:
+#: Without BMI1 and LZCNT the F3 prefix of TZCNT and LZCNT is ignored and the instruction is BSF or BSR; likewise WBNOINVD (SDM vol. 2, TZCNT; APM vol. 3).
+_OPTIONS: Final = DecoderOptions.NO_MPFX_0FBC | DecoderOptions.NO_MPFX_0FBD | DecoderOptions.NO_WBNOINVD
+
+
+def decode(code: bytes, mode_bits: int, options: int = _OPTIONS) -> Decoded:
     """Decode the instruction at the start of `code` (up to 15 bytes) for a 16-, 32- or 64-bit code segment. Raises `Undecodable`."""
     decoder = Decoder(mode_bits, code[:MAX_LENGTH], options, 0)
     instruction = decoder.decode()

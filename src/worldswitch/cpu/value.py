@@ -132,6 +132,10 @@ class Operand(Protocol):
     def is_memory(self) -> bool:
         """Known at decode time."""
 
+    @property
+    def based_on_stack_pointer(self) -> bool:
+        """Known at decode time: a memory operand whose base register is RSP."""
+
     def load(self) -> Value:
         """The operand's value. Memory may fault."""
 
