@@ -84,7 +84,7 @@ class Vmcs(IntEnum):
     EPTP_LIST_ADDRESS = 0x2024
     VMREAD_BITMAP = 0x2026
     VMWRITE_BITMAP = 0x2028
-    VE_INFORMATION_ADDRESS = 0x202A
+    VE_INFO_ADDRESS = 0x202A
     XSS_EXIT_BITMAP = 0x202C
     ENCLS_EXITING_BITMAP = 0x202E
     SPP_TABLE_POINTER = 0x2030
@@ -276,7 +276,7 @@ def is_high(encoding: int) -> bool:
     return bool(encoding & 1)
 
 
-BITS_OF_WIDTH: Final[dict[FieldWidth, int]] = {
+WIDTH_BITS: Final[dict[FieldWidth, int]] = {
     FieldWidth.WORD: 16,
     FieldWidth.QWORD: 64,
     FieldWidth.DWORD: 32,
@@ -307,14 +307,12 @@ _ROWS: Final[tuple[tuple[str, str | None, str], ...]] = (
     (
         "§25.4.1",
         None,
-        "GUEST_ES_SELECTOR GUEST_CS_SELECTOR GUEST_SS_SELECTOR GUEST_DS_SELECTOR GUEST_FS_SELECTOR GUEST_GS_SELECTOR "
-        "GUEST_LDTR_SELECTOR GUEST_TR_SELECTOR",
+        "GUEST_ES_SELECTOR GUEST_CS_SELECTOR GUEST_SS_SELECTOR GUEST_DS_SELECTOR GUEST_FS_SELECTOR GUEST_GS_SELECTOR GUEST_LDTR_SELECTOR GUEST_TR_SELECTOR",
     ),
     (
         "§25.4.1",
         None,
-        "GUEST_ES_BASE GUEST_CS_BASE GUEST_SS_BASE GUEST_DS_BASE GUEST_FS_BASE GUEST_GS_BASE GUEST_LDTR_BASE GUEST_TR_BASE "
-        "GUEST_GDTR_BASE GUEST_IDTR_BASE",
+        "GUEST_ES_BASE GUEST_CS_BASE GUEST_SS_BASE GUEST_DS_BASE GUEST_FS_BASE GUEST_GS_BASE GUEST_LDTR_BASE GUEST_TR_BASE GUEST_GDTR_BASE GUEST_IDTR_BASE",
     ),
     (
         "§25.4.1",
@@ -325,11 +323,10 @@ _ROWS: Final[tuple[tuple[str, str | None, str], ...]] = (
     (
         "§25.4.1",
         None,
-        "GUEST_ES_AR_BYTES GUEST_CS_AR_BYTES GUEST_SS_AR_BYTES GUEST_DS_AR_BYTES GUEST_FS_AR_BYTES GUEST_GS_AR_BYTES "
-        "GUEST_LDTR_AR_BYTES GUEST_TR_AR_BYTES",
+        "GUEST_ES_AR_BYTES GUEST_CS_AR_BYTES GUEST_SS_AR_BYTES GUEST_DS_AR_BYTES GUEST_FS_AR_BYTES GUEST_GS_AR_BYTES GUEST_LDTR_AR_BYTES GUEST_TR_AR_BYTES",
     ),
     ("§25.4.1", None, "GUEST_IA32_DEBUGCTL GUEST_SYSENTER_CS GUEST_SYSENTER_ESP GUEST_SYSENTER_EIP GUEST_SMBASE"),
-    ("§25.4.1", "EntryControls.LOAD_IA32_PERF_GLOBAL_CTRL", "GUEST_IA32_PERF_GLOBAL_CTRL"),
+    ("§25.4.1", "EntryControls.LOAD_PERF_GLOBAL_CTRL", "GUEST_IA32_PERF_GLOBAL_CTRL"),
     ("§25.4.1", "EntryControls.LOAD_IA32_PAT|ExitControls.SAVE_IA32_PAT", "GUEST_IA32_PAT"),
     ("§25.4.1", "EntryControls.LOAD_IA32_EFER|ExitControls.SAVE_IA32_EFER", "GUEST_IA32_EFER"),
     ("§25.4.1", "EntryControls.LOAD_IA32_BNDCFGS|ExitControls.CLEAR_IA32_BNDCFGS", "GUEST_BNDCFGS"),
@@ -345,7 +342,7 @@ _ROWS: Final[tuple[tuple[str, str | None, str], ...]] = (
         "GUEST_IA32_FRED_SSP1 GUEST_IA32_FRED_SSP2 GUEST_IA32_FRED_SSP3",
     ),
     ("§25.4.2", None, "GUEST_ACTIVITY_STATE GUEST_INTERRUPTIBILITY_INFO GUEST_PENDING_DBG_EXCEPTIONS VMCS_LINK_POINTER"),
-    ("§25.4.2", "PinBased.PREEMPTION_TIMER", "VMX_PREEMPTION_TIMER_VALUE"),
+    ("§25.4.2", "PinBased.VMX_PREEMPTION_TIMER", "VMX_PREEMPTION_TIMER_VALUE"),
     ("§25.4.2", "ProcBased2.ENABLE_EPT", "GUEST_PDPTR0 GUEST_PDPTR1 GUEST_PDPTR2 GUEST_PDPTR3"),
     ("§25.4.2", "ProcBased2.VIRTUAL_INTERRUPT_DELIVERY", "GUEST_INTR_STATUS"),
     ("§25.4.2", "ProcBased2.ENABLE_PML", "GUEST_PML_INDEX"),
@@ -357,7 +354,7 @@ _ROWS: Final[tuple[tuple[str, str | None, str], ...]] = (
     ),
     ("§25.5", None, "HOST_FS_BASE HOST_GS_BASE HOST_TR_BASE HOST_GDTR_BASE HOST_IDTR_BASE"),
     ("§25.5", None, "HOST_IA32_SYSENTER_CS HOST_IA32_SYSENTER_ESP HOST_IA32_SYSENTER_EIP"),
-    ("§25.5", "ExitControls.LOAD_IA32_PERF_GLOBAL_CTRL", "HOST_IA32_PERF_GLOBAL_CTRL"),
+    ("§25.5", "ExitControls.LOAD_PERF_GLOBAL_CTRL", "HOST_IA32_PERF_GLOBAL_CTRL"),
     ("§25.5", "ExitControls.LOAD_IA32_PAT", "HOST_IA32_PAT"),
     ("§25.5", "ExitControls.LOAD_IA32_EFER", "HOST_IA32_EFER"),
     ("§25.5", "ExitControls.LOAD_CET_STATE", "HOST_S_CET HOST_SSP HOST_INTR_SSP_TABLE"),
@@ -370,8 +367,8 @@ _ROWS: Final[tuple[tuple[str, str | None, str], ...]] = (
     ),
     ("§25.6.1", None, "PIN_BASED_VM_EXEC_CONTROL"),
     ("§25.6.2", None, "CPU_BASED_VM_EXEC_CONTROL"),
-    ("§25.6.2", "ProcBased.ACTIVATE_SECONDARY_CONTROLS", "SECONDARY_VM_EXEC_CONTROL"),
-    ("§25.6.2", "ProcBased.ACTIVATE_TERTIARY_CONTROLS", "TERTIARY_VM_EXEC_CONTROL"),
+    ("§25.6.2", "ProcBased.SECONDARY_CONTROLS", "SECONDARY_VM_EXEC_CONTROL"),
+    ("§25.6.2", "ProcBased.TERTIARY_CONTROLS", "TERTIARY_VM_EXEC_CONTROL"),
     ("§25.6.3", None, "EXCEPTION_BITMAP PAGE_FAULT_ERROR_CODE_MASK PAGE_FAULT_ERROR_CODE_MATCH"),
     ("§25.6.4", None, "IO_BITMAP_A IO_BITMAP_B"),
     ("§25.6.5", None, "TSC_OFFSET"),
@@ -389,14 +386,14 @@ _ROWS: Final[tuple[tuple[str, str | None, str], ...]] = (
     ("§25.6.11", "ProcBased2.ENABLE_EPT", "SHARED_EPT_POINTER"),
     ("§25.6.12", "ProcBased2.ENABLE_VPID", "VIRTUAL_PROCESSOR_ID"),
     ("§25.6.13", "ProcBased2.PAUSE_LOOP_EXITING", "PLE_GAP PLE_WINDOW"),
-    ("§25.6.14", "ProcBased2.ENABLE_VM_FUNCTIONS", "VM_FUNCTION_CONTROL"),
+    ("§25.6.14", "ProcBased2.ENABLE_VMFUNC", "VM_FUNCTION_CONTROL"),
     ("§25.6.14", "VmFunctions.EPTP_SWITCHING", "EPTP_LIST_ADDRESS"),
     ("§25.6.15", "ProcBased2.VMCS_SHADOWING", "VMREAD_BITMAP VMWRITE_BITMAP"),
     ("§25.6.16", "ProcBased2.ENCLS_EXITING", "ENCLS_EXITING_BITMAP"),
     ("§25.6.17", "ProcBased2.ENCLV_EXITING", "ENCLV_EXITING_BITMAP"),
     ("§25.6.18", "ProcBased2.ENABLE_PCONFIG", "PCONFIG_EXITING_BITMAP"),
     ("§25.6.19", "ProcBased2.ENABLE_PML", "PML_ADDRESS"),
-    ("§25.6.20", "ProcBased2.EPT_VIOLATION_VE", "VE_INFORMATION_ADDRESS EPTP_INDEX"),
+    ("§25.6.20", "ProcBased2.EPT_VIOLATION_VE", "VE_INFO_ADDRESS EPTP_INDEX"),
     ("§25.6.21", "ProcBased2.ENABLE_XSAVES", "XSS_EXIT_BITMAP"),
     ("§25.6.22", "ProcBased2.SUB_PAGE_WRITE_PERMISSIONS", "SPP_TABLE_POINTER"),
     ("§25.6.23", "ProcBased3.ENABLE_HLAT", "HLAT_POINTER HLAT_PREFIX_SIZE"),
@@ -404,7 +401,7 @@ _ROWS: Final[tuple[tuple[str, str | None, str], ...]] = (
     ("§25.6.25", "ProcBased2.INSTRUCTION_TIMEOUT", "NOTIFY_WINDOW"),
     ("§25.6.26", "ProcBased3.VIRTUALIZE_IA32_SPEC_CTRL", "SPEC_CTRL_MASK SPEC_CTRL_SHADOW"),
     ("§25.7.1", None, "VM_EXIT_CONTROLS"),
-    ("§25.7.1", "ExitControls.ACTIVATE_SECONDARY_CONTROLS", "SECONDARY_VM_EXIT_CONTROLS"),
+    ("§25.7.1", "ExitControls.SECONDARY_CONTROLS", "SECONDARY_VM_EXIT_CONTROLS"),
     ("§25.7.2", None, "VM_EXIT_MSR_STORE_COUNT VM_EXIT_MSR_STORE_ADDR VM_EXIT_MSR_LOAD_COUNT VM_EXIT_MSR_LOAD_ADDR"),
     ("§25.8.1", None, "VM_ENTRY_CONTROLS"),
     ("§25.8.2", None, "VM_ENTRY_MSR_LOAD_COUNT VM_ENTRY_MSR_LOAD_ADDR"),
@@ -423,14 +420,16 @@ _ROWS: Final[tuple[tuple[str, str | None, str], ...]] = (
 def _field(name: str, section: str, since: str | None) -> VmcsField:
     field = Vmcs[name]
     width = width_of(field)
-    return VmcsField(field, width, type_of(field), BITS_OF_WIDTH[width], f"SDM vol. 3 {section}", since)
+    return VmcsField(field, width, type_of(field), WIDTH_BITS[width], f"SDM vol. 3 {section}", since)
 
 
 VMCS_FIELDS: Final[dict[int, VmcsField]] = {
-    row.field: row
-    for row in sorted((_field(name, section, since) for section, since, names in _ROWS for name in names.split()), key=lambda row: row.field)
+    row.field: row for row in sorted((_field(name, section, since) for section, since, names in _ROWS for name in names.split()), key=lambda row: row.field)
 }
 """Encoding (access type *full*) to what the field is, in the order of encodings."""
+
+VMCS_BITS: Final[dict[int, int]] = {field: row.bits for field, row in VMCS_FIELDS.items()}
+"""Encoding (access type *full*) to size in bits."""
 
 HIGHEST_INDEX: Final = max(index_of(field) for field in Vmcs)
 """What IA32_VMX_VMCS_ENUM reports in bits 9:1 if all fields exist (SDM vol. 3 appendix A.9)."""
