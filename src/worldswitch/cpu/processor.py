@@ -10,10 +10,10 @@ call (`cpu.vmx.vmlaunch()`), then `run()`; a VM exit gives control back to it as
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from worldswitch.arch.exceptions import Vector
-from worldswitch.arch.registers import Cr0, Efer, Rflags
+from worldswitch.arch.registers import Cr0, Dr6, Efer, Rflags
 from worldswitch.arch.vmx import ActivityState, InterruptionType
 from worldswitch.cpu import events, microcode
 from worldswitch.cpu.bus import Bus, InterruptController
@@ -31,9 +31,6 @@ from worldswitch.cpu.svm.unit import SvmUnit
 from worldswitch.cpu.vmx.unit import VmxUnit
 from worldswitch.errors import UnimplementedInstruction
 from worldswitch.trace import Recorder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 #: A deadline that never comes.
 NEVER: Final = 1 << 64
@@ -75,6 +72,10 @@ class Processor:
         self.shadow = 0
         #: Something may have to be done at the next boundary: look before executing the next instruction.
         self.attention = True
+        #: RFLAGS.TF was set when the current instruction began: a debug trap follows it (SDM vol. 3 §18.3.1.4).
+        self.stepping = False
+        #: The current instruction has loaded RFLAGS.RF itself (IRET).
+        self.keep_rf = False
         #: The event being delivered, while it is (IDT-vectoring information, EXITINTINFO).
         self.delivering: Event | None = None
         #: The unit that runs the current guest; None outside guests.
@@ -230,8 +231,12 @@ class Processor:
             state.interruptibility = state.interruptibility & ~3 | self.shadow
             self.shadow = 0
             self.attention = True
-        if state.rflags & Rflags.RF:
-            events.retired_with_rf(self)
+        if state.rflags & Rflags.RF and not self.keep_rf:
+            state.rflags &= ~Rflags.RF  # an instruction that completes clears it (SDM vol. 3 §18.3.1.1)
+        self.keep_rf = False
+        if self.stepping:
+            state.pending_debug |= Dr6.BS
+            self.attention = True
 
     # Fetching and decoding.
 
@@ -282,7 +287,7 @@ class Processor:
     def _bind(self, ins: Decoded) -> Decoded:
         if not offered(self.model, ins):
             raise fault(Vector.UD)  # CPUID does not announce it: the architecture says #UD (SDM vol. 1 §5.1.1)
-        micro: Callable[..., None] | None = microcode.MICROCODE.get(ins.mnemonic)
+        micro = microcode.lookup(ins)
         ins.microcode = micro is not None
         ins.action = micro if micro is not None else SEMANTICS.get(ins.mnemonic)
         if ins.action is None:
