@@ -7,8 +7,14 @@ types (APM vol. 2 §15.20) are the subset 0, 2, 3, 4.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from worldswitch.arch.vmx import InterruptionType
+from worldswitch.arch.vmx import INTR_INFO_ERROR_CODE, INTR_INFO_TYPE_SHIFT, INTR_INFO_VALID, INTR_INFO_VECTOR, InterruptionType
+
+#: Software events return to after the instruction and never set EXT in an error code (SDM vol. 3 §6.13).
+SOFTWARE: Final = frozenset({
+    InterruptionType.SOFTWARE_INTERRUPT, InterruptionType.PRIVILEGED_SOFTWARE_EXCEPTION, InterruptionType.SOFTWARE_EXCEPTION,
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,17 @@ class Event:
     length: int = 0
     #: #PF: the linear address for CR2. #DB: the bits for DR6 (as in pending debug exceptions). 0 otherwise.
     payload: int = 0
+
+
+def event_of(info: int, error_code: int, length: int) -> Event:
+    """The event that interruption information (VMX format, or EVENTINJ's low half) describes."""
+    kind = InterruptionType(info >> INTR_INFO_TYPE_SHIFT & 7)
+    return Event(info & INTR_INFO_VECTOR, kind, error_code if info & INTR_INFO_ERROR_CODE else None, length if kind in SOFTWARE else 0)
+
+
+def info_of(event: Event) -> int:
+    """The interruption information of an event, valid bit set (SDM vol. 3 table 25-17)."""
+    return event.vector | event.type << INTR_INFO_TYPE_SHIFT | (INTR_INFO_ERROR_CODE if event.error_code is not None else 0) | INTR_INFO_VALID
 
 
 class Fault(Exception):

@@ -13,7 +13,7 @@ from worldswitch.arch.registers import Dr6, Rflags
 from worldswitch.arch.segments import AR_DB, AR_DPL, AR_L, AR_P, AR_S, AR_UNUSABLE, TSS64_IST, TSS64_RSP, TYPE_ACCESSED, TYPE_CODE, TYPE_EXPAND_DOWN
 from worldswitch.arch.segments import SystemType, decode_gate64, descriptor_ar, descriptor_limit
 from worldswitch.arch.vmx import ActivityState, Interruptibility, InterruptionType
-from worldswitch.cpu.event import Event, Fault, TripleFault, fault
+from worldswitch.cpu.event import SOFTWARE, Event, Fault, TripleFault, event_of, fault
 from worldswitch.cpu.intercept import GuestMode
 from worldswitch.cpu.state import MASK64
 from worldswitch.errors import UnimplementedFeature
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from worldswitch.cpu.processor import Processor
 
 _SHADOW: Final = Interruptibility.BLOCKING_BY_STI | Interruptibility.BLOCKING_BY_MOV_SS
-#: Software events return after the instruction and never set EXT in an error code (SDM vol. 3 §6.13).
-_SOFTWARE: Final = frozenset({
-    InterruptionType.SOFTWARE_INTERRUPT, InterruptionType.PRIVILEGED_SOFTWARE_EXCEPTION, InterruptionType.SOFTWARE_EXCEPTION,
-})  # fmt: skip
 
 
 def boundary(cpu: Processor) -> None:
@@ -36,6 +32,13 @@ def boundary(cpu: Processor) -> None:
     flag: whatever unmasks it (STI, POPF, IRET, STGI, MOV CR8, a VM entry, ...) calls `Processor.attend`.
     """
     state, guest = cpu.state, cpu.guest
+    if state.injection:
+        # An injected event precedes everything else, whatever masks it (SDM vol. 3 §27.6.1).
+        event = event_of(state.injection, state.injection_error, state.injection_length)
+        state.injection = 0
+        deliver(cpu, event)
+        cpu.attention = True
+        return
     shadow = state.interruptibility & _SHADOW
     # An interrupt shadow ends with the next instruction, and a trap flag acts after it: look again then.
     cpu.attention = bool(shadow or state.rflags & Rflags.TF)
@@ -162,7 +165,7 @@ def deliver(cpu: Processor, event: Event) -> None:
 
 def _through_long_mode_idt(cpu: Processor, event: Event) -> None:
     state = cpu.state
-    software = event.type in _SOFTWARE
+    software = event.type in SOFTWARE
     ext = 0 if software else 1
     in_idt = event.vector * 8 + 2 + (0 if software else 1)  # error code: IDT flag and EXT (SDM vol. 3 figure 6-7)
     if event.vector * 16 + 15 > state.idtr_limit:
