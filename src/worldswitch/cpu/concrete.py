@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 _MASKS: Final = tuple((1 << bits) - 1 for bits in range(129))
 #: Flags whose change may let a waiting event through at the next boundary.
-_ATTENTION: Final = Rflags.IF | Rflags.TF
+_ATTENTION: Final = int(Rflags.IF | Rflags.TF)
+_FLAG_BITS: Final = {flag.name: 1 << flag for flag in Flag}
 
 
 class Int:
@@ -426,12 +427,12 @@ class ConcreteCore(FlagRules):
         return _ONE if self.cpu.state.rflags >> flag & 1 else _ZERO
 
     def set_flags(self, **flags: Any) -> None:
-        rflags = self.cpu.state.rflags
+        rflags = old = self.cpu.state.rflags
         for name, value in flags.items():
-            bit = 1 << Flag[name]
+            bit = _FLAG_BITS[name]
             rflags = rflags | bit if (value if value.__class__ is int else value.v) else rflags & ~bit
         self.cpu.state.rflags = rflags
-        if rflags & _ATTENTION:
+        if (rflags ^ old) & _ATTENTION:
             self.cpu.attend()
 
     # Control.

@@ -32,6 +32,10 @@ from worldswitch.cpu.vmx.unit import VmxUnit
 from worldswitch.errors import UnimplementedInstruction
 from worldswitch.trace import Recorder
 
+# Plain ints: IntFlag arithmetic is slow, and these are used for every instruction.
+_RF: Final = int(Rflags.RF)
+_VM: Final = int(Rflags.VM)
+_LMA: Final = int(Efer.LMA)
 #: A deadline that never comes.
 NEVER: Final = 1 << 64
 
@@ -129,9 +133,9 @@ class Processor:
     def mode_bits(self) -> int:
         """16, 32 or 64: how code is decoded (CS.L, CS.D)."""
         ar = self.state.cs.ar
-        if self.state.efer & Efer.LMA and ar & 0x2000:
+        if self.state.efer & _LMA and ar & 0x2000:
             return 64
-        return 32 if ar & 0x4000 and not self.state.rflags & Rflags.VM else 16
+        return 32 if ar & 0x4000 and not self.state.rflags & _VM else 16
 
     @property
     def stack_bits(self) -> int:
@@ -231,8 +235,8 @@ class Processor:
             state.interruptibility = state.interruptibility & ~3 | self.shadow
             self.shadow = 0
             self.attention = True
-        if state.rflags & Rflags.RF and not self.keep_rf:
-            state.rflags &= ~Rflags.RF  # an instruction that completes clears it (SDM vol. 3 §18.3.1.1)
+        if state.rflags & _RF and not self.keep_rf:
+            state.rflags &= ~_RF  # an instruction that completes clears it (SDM vol. 3 §18.3.1.1)
         self.keep_rf = False
         if self.stepping:
             state.pending_debug |= Dr6.BS

@@ -228,7 +228,7 @@ def syscall(cpu: Processor, ins: Decoded) -> None:
     cpu.context_changed()
 
 
-@microcode("SYSRETQ", "SYSRETD")
+@microcode("SYSRETQ", "SYSRET")
 def sysret(cpu: Processor, ins: Decoded) -> None:
     s = cpu.state
     if not s.efer & Efer.SCE or cpu.mode_bits != 64:
