@@ -60,6 +60,7 @@ class Board:
         self.model = model
         self.frequency_hz = frequency_hz
         self.trace = trace if trace is not None else Recorder(on=False)
+        self.memory_bytes = memory_bytes
         self.events = EventQueue()
         self.memory = PhysicalMemory()
         self.memory.add_ram(0, bytearray(memory_bytes))
