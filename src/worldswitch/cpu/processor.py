@@ -301,6 +301,12 @@ class Processor:
             raise fault(Vector.UD)
         return ins
 
+    def forget_code(self) -> None:
+        """Drop everything decoded."""
+        for code in self._codes.values():
+            code.clear()
+        self._pages.clear()
+
     def _drop_page(self, number: int) -> None:
         for mode, physical in self._pages.pop(number, ()):
             self._codes[mode].pop(physical, None)

@@ -13,6 +13,7 @@ from worldswitch.arch.apic import ApicRegister, TimerMode, x2apic_msr
 from worldswitch.arch.msr import ApicBase, FeatureControl, Msr
 from worldswitch.arch.registers import Cr0, Cr4, Efer, Rflags
 from worldswitch.arch.segments import AR_UNUSABLE
+from worldswitch.arch.vmx import Interruptibility
 from worldswitch.board import Board
 from worldswitch.cpu.processor import NEVER, Processor, Stop
 from worldswitch.errors import ConfigurationError, SimulationError
@@ -82,6 +83,7 @@ class KernelCpu:
         self.rq = FairQueue()
         self.tasks: dict[int, Task] = {}
         self.preempt_count = 0
+        self.nmis = 0
         self.idle = Task(0, f"swapper/{self.index}", _Idle(), 0, 1, self.index)
         self.current = self.idle
         self.limit = NEVER
@@ -145,6 +147,17 @@ class KernelCpu:
     def handle_external_interrupt_irqoff(self, vector: int) -> None:
         """The handler of an interrupt that a VM exit has acknowledged already."""
         self.irq.dispatch(vector)
+
+    def handle_nmi_irqoff(self) -> None:
+        """The host's NMI handler, for an NMI that a VM exit has taken; its IRET ends the blocking of further NMIs (SDM vol. 3 §28.5.5)."""
+        self.nmis += 1
+        self.charge_irqoff("irq_entry")
+        self.processor.state.interruptibility &= ~Interruptibility.BLOCKING_BY_NMI
+        self.processor.attend()
+
+    def send_reschedule(self, cpu_index: int) -> None:
+        """smp_send_reschedule: an IPI that does nothing but bring another processor out of its guest or idle."""
+        self.processor.msrs.write(x2apic_msr(ApicRegister.ICR_LOW), cpu_index << 32 | RESCHEDULE_VECTOR | 1 << 14)
 
     def preempt_disable(self) -> None:
         """No scheduling until the matching enable."""
@@ -393,7 +406,7 @@ class Kernel:
             return
         cpu.enqueue(task)
         if cpu is not running and cpu.current.need_resched:
-            running.processor.msrs.write(x2apic_msr(ApicRegister.ICR_LOW), cpu.index << 32 | RESCHEDULE_VECTOR | 1 << 14)
+            running.send_reschedule(cpu.index)
 
     # The machine loop.
 

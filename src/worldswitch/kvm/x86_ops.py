@@ -73,5 +73,5 @@ class KvmX86Ops(Protocol):
     def skip_emulated_instruction(self, vcpu: Vcpu) -> None:
         """RIP goes past the instruction that exited; its interrupt shadow ends."""
 
-    def set_root(self, vcpu: Vcpu, root: int) -> None:
-        """The physical address of the EPT or nested page table's root."""
+    def clear_shadow(self, vcpu: Vcpu) -> None:
+        """The guest's interrupt shadow ends: an instruction has been emulated."""
