@@ -9,6 +9,7 @@ from worldswitch.errors import ConfigurationError
 from worldswitch.host import Kernel
 from worldswitch.kvm.cpuid import CpuidEntry, supported_cpuid
 from worldswitch.kvm.svm import SvmOps
+from worldswitch.kvm.vcpu import Vcpu
 from worldswitch.kvm.vm import Vm
 from worldswitch.kvm.vmx import VmxOps
 from worldswitch.kvm.x86_ops import KvmX86Ops
@@ -44,6 +45,8 @@ class Kvm:
             if not self.params.ack_on_exit:
                 raise ConfigurationError("ack_on_exit", False, "left on for an AMD processor: SVM never acknowledges an interrupt on exit")
             self.ops = SvmOps(self.params)
+        #: Processor to the vCPU that is loaded on it (kvm_running_vcpu).
+        self.running_vcpu: dict[int, Vcpu] = {}
         before = kernel.running
         for cpu in kernel.cpus:
             kernel.running = cpu

@@ -76,6 +76,7 @@ class Vcpu:
     def vcpu_load(self, cpu: KernelCpu) -> None:
         """The vCPU's state goes onto a processor (kvm_arch_vcpu_load)."""
         self.loaded_on = cpu
+        self.vm.kvm.running_vcpu[cpu.index] = self
         state = cpu.processor.state
         self._host_lazy = {name: getattr(state, name) for name in LAZY_SLOTS}
         for name, value in self.lazy.items():
@@ -95,6 +96,7 @@ class Vcpu:
             setattr(state, name, self._host_lazy[name])
         self.stat.host_state_reload += 1
         self.loaded_on = None
+        self.vm.kvm.running_vcpu.pop(cpu.index, None)
 
     @contextmanager
     def _owned(self) -> Iterator[None]:
@@ -107,11 +109,17 @@ class Vcpu:
         cpu = self.vm.quiet_cpu()
         before = self.vm.kernel.running
         self.vm.kernel.running = cpu
+        # The caller is another thread on that processor: whoever is loaded there makes room meanwhile.
+        displaced = self.vm.kvm.running_vcpu.get(cpu.index)
+        if displaced is not None:
+            displaced.vcpu_put()
         self.vcpu_load(cpu)
         try:
             yield
         finally:
             self.vcpu_put()
+            if displaced is not None:
+                displaced.vcpu_load(cpu)
             self.vm.kernel.running = before
 
     # Entry and exit bookkeeping.
