@@ -65,9 +65,7 @@ def set_cr8(cpu: Processor, new: int) -> None:
     """MOV to CR8: the task priority (SDM vol. 3 §11.8.6.1)."""
     if new >> 4:
         raise fault(Vector.GP, 0)
-    if cpu.guest is not None and cpu.state.v_intr:
-        cpu.svm.set_virtual_tpr(new)
-    else:
+    if not cpu.svm.set_virtual_tpr(new):
         cpu.apic.set_tpr(new << 4)
     cpu.attend()
 
@@ -89,9 +87,8 @@ def _read(cpu: Processor, cr: int) -> int:
             return cpu.state.cr3
         case 4:
             return cpu.state.cr4
-    if cpu.guest is not None and cpu.state.v_intr:
-        return cpu.svm.virtual_tpr()
-    return cpu.apic.get_tpr() >> 4
+    virtual = cpu.svm.virtual_tpr()
+    return cpu.apic.get_tpr() >> 4 if virtual is None else virtual
 
 
 def mov_control(cpu: Processor, ins: Decoded) -> None:
