@@ -1,9 +1,30 @@
-"""General, segment, flags, control and debug registers (SDM vol. 1 §3.4, vol. 3 §2.3-2.5, §18.2)."""
+"""General, segment, flags, control, debug and SIMD control registers (SDM vol. 1 §3.4, §10.2.3, vol. 3 §2.2-2.6, §18.2).
+
+`*_DEFINED` are the bits that the manuals give a meaning (or a fixed value); `*_RESERVED` are the others of the 64. Which defined bits a processor
+model has is not here: that is for its CPUID and for the checks in `worldswitch.cpu`.
+"""
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
+from enum import EnumMeta, IntEnum, IntFlag
 from typing import Final
+
+_ALL: Final = (1 << 64) - 1
+
+
+class _RegisterBitsType(EnumMeta):
+    """Gives each class of bits the operator below: the making of a Flag class puts `Flag.__invert__` into every subclass, over an inherited one."""
+
+    def __init__(cls, *args: object, **kwds: object) -> None:
+        super().__init__(*args, **kwds)
+        type.__setattr__(cls, "__invert__", lambda self: ~int(self))
+
+
+class RegisterBits(IntFlag, metaclass=_RegisterBitsType):
+    """Bits of a register, whose complement is that of the integer: negative, so that `value & ~bits` clears bits in a register of any width.
+
+    `IntFlag` complements within the width of its own highest member: `dr6 & ~Dr6.B0` would lose bits 31:17 of DR6, and `cr4 & ~Cr4.PAE` whatever lies above.
+    """
 
 
 class Gpr(IntEnum):
@@ -40,7 +61,7 @@ class Seg(IntEnum):
     TR = 7
 
 
-class Rflags(IntFlag):
+class Rflags(RegisterBits):
     """RFLAGS (SDM vol. 1 §3.4.3, vol. 3 §2.3)."""
 
     CF = 1 << 0
@@ -67,9 +88,13 @@ STATUS_FLAGS: Final = 0x8D5
 """OF SF ZF AF PF CF."""
 RFLAGS_DEFINED: Final = 0x3F7FD7
 """Every bit that exists, the fixed one included; the others are always 0."""
+RFLAGS_FIXED: Final = 0x2
+"""Bit 1 always reads as 1."""
+RFLAGS_RESERVED: Final = _ALL & ~RFLAGS_DEFINED
+IOPL_SHIFT: Final = 12
 
 
-class Cr0(IntFlag):
+class Cr0(RegisterBits):
     """CR0 (SDM vol. 3 §2.5)."""
 
     PE = 1 << 0
@@ -86,9 +111,10 @@ class Cr0(IntFlag):
 
 
 CR0_DEFINED: Final = 0xE005003F
+CR0_RESERVED: Final = _ALL & ~CR0_DEFINED
 
 
-class Cr4(IntFlag):
+class Cr4(RegisterBits):
     """CR4 (SDM vol. 3 §2.5)."""
 
     VME = 1 << 0
@@ -109,14 +135,23 @@ class Cr4(IntFlag):
     FSGSBASE = 1 << 16
     PCIDE = 1 << 17
     OSXSAVE = 1 << 18
+    KL = 1 << 19
     SMEP = 1 << 20
     SMAP = 1 << 21
     PKE = 1 << 22
     CET = 1 << 23
     PKS = 1 << 24
+    UINTR = 1 << 25
+    LASS = 1 << 27
+    LAM_SUP = 1 << 28
+    FRED = 1 << 32
 
 
-class Efer(IntFlag):
+CR4_DEFINED: Final = 0x1_1BFF_7FFF
+CR4_RESERVED: Final = _ALL & ~CR4_DEFINED
+
+
+class Efer(RegisterBits):
     """IA32_EFER (SDM vol. 3 §2.2.1; APM vol. 2 §3.1.7)."""
 
     SCE = 1 << 0
@@ -127,21 +162,135 @@ class Efer(IntFlag):
     LMSLE = 1 << 13
     FFXSR = 1 << 14
     TCE = 1 << 15
+    MCOMMIT = 1 << 17
+    INTWB = 1 << 18
+    UAIE = 1 << 20
+    AIBRSE = 1 << 21
 
 
-class Dr6(IntFlag):
+EFER_DEFINED: Final = 0x36_FD01
+"""Of either vendor."""
+EFER_DEFINED_INTEL: Final = 0xD01
+"""SCE LME LMA NXE (SDM vol. 3 §2.2.1)."""
+EFER_RESERVED: Final = _ALL & ~EFER_DEFINED
+
+
+class Xcr0(RegisterBits):
+    """XCR0: the state components that XSAVE manages for user mode (SDM vol. 1 §13.1, vol. 3 §2.6; LWP: APM vol. 2 §11.5.2)."""
+
+    X87 = 1 << 0
+    SSE = 1 << 1
+    AVX = 1 << 2
+    BNDREGS = 1 << 3
+    BNDCSR = 1 << 4
+    OPMASK = 1 << 5
+    ZMM_HI256 = 1 << 6
+    HI16_ZMM = 1 << 7
+    PKRU = 1 << 9
+    TILECFG = 1 << 17
+    TILEDATA = 1 << 18
+    APX = 1 << 19
+    LWP = 1 << 62
+
+
+XCR0_DEFINED: Final = 0x4000_0000_000E_02FF
+XCR0_RESERVED: Final = _ALL & ~XCR0_DEFINED
+
+
+class Dr6(RegisterBits):
     """DR6 (SDM vol. 3 §18.2.3)."""
 
     B0 = 1 << 0
     B1 = 1 << 1
     B2 = 1 << 2
     B3 = 1 << 3
+    BLD = 1 << 11
+    """0 after a bus lock: one of the two bits with inverted sense."""
     BD = 1 << 13
     BS = 1 << 14
     BT = 1 << 15
+    RTM = 1 << 16
+    """0 if in a transactional region: the other one."""
 
 
 DR6_FIXED: Final = 0xFFFF0FF0
-"""Bits that read as 1 (with RTM, where it does not exist)."""
+"""Bits that read as 1 (BLD and RTM too, where they do not exist)."""
+DR6_DEFINED: Final = 0xFFFFEFFF
+"""All but bit 12, which is 0, and bits 63:32, which must be."""
+DR6_RESERVED: Final = _ALL & ~DR6_DEFINED
+
+
+class Dr7(RegisterBits):
+    """DR7 (SDM vol. 3 §18.2.4)."""
+
+    L0 = 1 << 0
+    G0 = 1 << 1
+    L1 = 1 << 2
+    G1 = 1 << 3
+    L2 = 1 << 4
+    G2 = 1 << 5
+    L3 = 1 << 6
+    G3 = 1 << 7
+    LE = 1 << 8
+    GE = 1 << 9
+    RTM = 1 << 11
+    GD = 1 << 13
+    RW0 = 3 << 16
+    LEN0 = 3 << 18
+    RW1 = 3 << 20
+    LEN1 = 3 << 22
+    RW2 = 3 << 24
+    LEN2 = 3 << 26
+    RW3 = 3 << 28
+    LEN3 = 3 << 30
+
+
 DR7_FIXED: Final = 0x400
+"""Bit 10 always reads as 1."""
 DR7_DEFINED: Final = 0xFFFF2FFF
+"""The fixed bit included."""
+DR7_RESERVED: Final = _ALL & ~DR7_DEFINED
+#: Lowest bit of the R/W and LEN fields, by breakpoint.
+DR7_RW_SHIFT: Final = (16, 20, 24, 28)
+DR7_LEN_SHIFT: Final = (18, 22, 26, 30)
+
+
+class BreakpointType(IntEnum):
+    """R/W fields of DR7 (SDM vol. 3 §18.2.4)."""
+
+    EXECUTE = 0
+    WRITE = 1
+    IO = 2
+    """With CR4.DE only; undefined without."""
+    READ_WRITE = 3
+
+
+#: LEN field of DR7 to bytes.
+BREAKPOINT_BYTES: Final = (1, 2, 8, 4)
+
+
+class Mxcsr(RegisterBits):
+    """MXCSR (SDM vol. 1 §10.2.3; MM, misaligned exception mask: APM vol. 1 §4.2.2)."""
+
+    IE = 1 << 0
+    DE = 1 << 1
+    ZE = 1 << 2
+    OE = 1 << 3
+    UE = 1 << 4
+    PE = 1 << 5
+    DAZ = 1 << 6
+    IM = 1 << 7
+    DM = 1 << 8
+    ZM = 1 << 9
+    OM = 1 << 10
+    UM = 1 << 11
+    PM = 1 << 12
+    RC = 3 << 13
+    FZ = 1 << 15
+    MM = 1 << 17
+
+
+MXCSR_RESET: Final = 0x1F80
+"""After power-up, reset and INIT with XSAVE's init state: all exceptions masked, round to nearest."""
+MXCSR_DEFINED: Final = 0xFFFF
+"""What FXSAVE reports as MXCSR_MASK on a processor with DAZ and without MM (SDM vol. 1 §11.6.6)."""

@@ -87,9 +87,9 @@ def _interrupt(cpu: Processor, guest: GuestMode | None, shadow: int) -> bool:
         if recognised:
             if guest is not None:
                 guest.interrupt()
-            if open_now:
-                deliver(cpu, Event(cpu.apic.acknowledge(), InterruptionType.EXTERNAL))
-                return True
+            # Not intercepted: through the IDT of whoever is running, the guest's if it is a guest.
+            deliver(cpu, Event(cpu.apic.acknowledge(), InterruptionType.EXTERNAL))
+            return True
     if guest is not None and open_now:
         vector = guest.virtual_interrupt()
         if vector is not None:
@@ -160,7 +160,7 @@ def deliver(cpu: Processor, event: Event) -> None:
     cpu.state.activity = ActivityState.ACTIVE
     cpu.cycles += cpu.model.timing.event_delivery
     if cpu.trace.on:
-        cpu.trace.emit(HwEventDelivered(cpu.index, cpu.cycles, event.vector, event.type, int(cpu.guest is not None), came_from))
+        cpu.trace.emit(HwEventDelivered(cpu.index, cpu.cycles, int(event.vector), int(event.type), int(cpu.guest is not None), came_from))
 
 
 def _through_long_mode_idt(cpu: Processor, event: Event) -> None:

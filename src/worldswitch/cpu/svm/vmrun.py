@@ -127,7 +127,7 @@ def _load_host(cpu: Processor) -> None:
 def _trace_exit(cpu: Processor, code: int, info1: int, info2: int, int_info: int, rip: int, rflags: int) -> None:
     if cpu.trace.on:
         cpu.trace.emit(
-            HwVmExit(cpu.index, cpu.cycles, "amd", code, exit_name(code), info1, info2, int_info, rip, rflags, cpu.state.rflags, cpu.state.gif)
+            HwVmExit(cpu.index, cpu.cycles, "amd", int(code), exit_name(code), info1, info2, int_info, rip, rflags, cpu.state.rflags, cpu.state.gif)
         )  # fmt: skip
 
 

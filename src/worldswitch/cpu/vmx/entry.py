@@ -59,7 +59,7 @@ def vm_entry(cpu: Processor, vmcs: VmcsRegion, name: str) -> InstructionError | 
 
 def _trace_failure(cpu: Processor, name: str, error: int, check: str) -> None:
     if cpu.trace.on:
-        cpu.trace.emit(HwVmEntryFailed(cpu.index, cpu.cycles, name, error, check))
+        cpu.trace.emit(HwVmEntryFailed(cpu.index, cpu.cycles, name, int(error), check))
 
 
 def _load_registers(cpu: Processor, vmcs: VmcsRegion, entry: int) -> None:
