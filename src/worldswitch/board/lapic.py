@@ -1,6 +1,7 @@
 """The local APIC (SDM vol. 3 ch. 11), in xAPIC and x2APIC mode: acceptance and priority, EOI, local vector table, timer, IPIs.
 
-A model of registers and rules whose surroundings come through its constructor. The board gives one to each processor; KVM's virtual local APIC is the same model in other surroundings.
+A model of registers and rules whose surroundings come through its constructor: the board gives one to each processor, and KVM's virtual local APIC is the same
+model in other surroundings. Leaves to them: time, the way of IPIs, INIT and start-up, pins and the ExtINT protocol of the 8259.
 """
 
 from __future__ import annotations
@@ -9,32 +10,48 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from worldswitch.arch.apic import (
-    LVT_DELIVERY_STATUS, LVT_MASKED, LVT_REGISTERS, LVT_TIMER_MODE_SHIFT, LVT_VECTOR, REGISTERS, SVR_ENABLE, ApicRegister, DeliveryMode, Esr, TimerMode,
-    timer_divisor,
-)  # fmt: skip
+from worldswitch.arch import apic as arch
+from worldswitch.arch.apic import LVT_MASKED, LVT_VECTOR, SVR_ENABLE, ApicRegister, DeliveryMode, Esr, TimerMode, timer_divisor
 from worldswitch.arch.msr import X2APIC_FIRST, X2APIC_LAST, ApicBase, Msr
+from worldswitch.errors import ConfigurationError
 
 _R = ApicRegister
 _MASK32: Final = 0xFFFFFFFF
-#: Bits of LVT registers that software can set, by register, beyond what their specification's x2APIC mask says: none; delivery status and remote IRR are read-only.
-_READ_ONLY_LVT: Final = LVT_DELIVERY_STATUS | 1 << 14
+#: The version register announces six LVT entries (SDM vol. 3 §11.4.8), so there is none for CMCI.
+REGISTERS: Final = {register: spec for register, spec in arch.REGISTERS.items() if register != _R.LVT_CMCI}
+_LVTS: Final = tuple(register for register in arch.LVT_REGISTERS if register in REGISTERS)
+_PINS: Final = (_R.LVT_LINT0, _R.LVT_LINT1)
+#: What raised an interrupt, for traces.
+_SOURCES: Final = {register: register.name.removeprefix("LVT_").lower() for register in _LVTS}
+_REMOTE_IRR: Final = 1 << 14
+_LEVEL: Final = 1 << 15
+#: Bits that are read-only, and so not reserved, in registers that WRMSR writes: delivery status; remote IRR where a pin has one.
+_READ_ONLY: Final = {register: arch.LVT_DELIVERY_STATUS | (_REMOTE_IRR if register in _PINS else 0) for register in (*_LVTS, _R.ICR_LOW)}
+#: Bits of a register page that software could have put there.
+_RESTORED: Final = {register: spec.writable | _READ_ONLY.get(register, 0) & _REMOTE_IRR for register, spec in REGISTERS.items() if spec.write}
+_COUNTING: Final = (TimerMode.ONE_SHOT, TimerMode.PERIODIC)
+#: A TSC deadline that is further away than this, in cycles, never comes.
+_HORIZON: Final = 1 << 62
+#: An xAPIC's and an x2APIC's broadcast destinations (SDM vol. 3 §11.6.2.1, §11.12.9).
+_BROADCAST8: Final = 0xFF
+_BROADCAST32: Final = _MASK32
+PAGE_BYTES: Final = 1024
 
 
 class ApicClock(Protocol):
-    """Time as a local APIC sees it."""
+    """Time as a local APIC sees it. The TSC counts at the rate of `now()`."""
 
     def now(self) -> int:
         """The timer's input clock, in cycles."""
 
     def arm(self, time: int, callback: Callable[[int], None]) -> object:
-        """Call back when `now()` reaches `time`; a handle for `disarm`."""
+        """Call `callback(time)` when `now()` has reached `time`, never from inside this call; a handle for `disarm`."""
 
     def disarm(self, handle: object) -> None:
         """Forget a callback; harmless if it has come."""
 
     def tsc(self) -> int:
-        """The TSC with which TSC-deadline mode compares."""
+        """The TSC with which TSC-deadline mode compares: 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +61,13 @@ class Ipi:
     vector: int
     mode: DeliveryMode
     destination: int
+    """8 bits from an APIC in xAPIC mode, 32 bits in x2APIC mode; 0xFFFFFFFF is everybody, whoever sent it."""
     logical: bool
     shorthand: int
     """0 none, 1 self, 2 all including self, 3 all excluding self."""
     level: bool = True
+    """Assert; False only for the INIT level de-assert message."""
+    level_triggered: bool = False
 
 
 def highest(bits: int) -> int:
@@ -58,7 +78,11 @@ def highest(bits: int) -> int:
 class LocalApic:
     """One local APIC; implements `cpu.bus.InterruptController`.
 
-    `raised`: called when a waiting interrupt may have become deliverable. `record(event, vector, source)`: called for "accept", "acknowledge", "eoi". `send`: where IPIs go.
+    `apic_id`: 32 bits, given by hardware. `raised`: called whenever `pending()` or `nmi_pending()` may have changed. `record(event, vector, source)`: called for
+    "accept", "acknowledge", "eoi". `send`: where IPIs to others go. `eoi(vector)`: called at the end of a level-triggered interrupt (the I/O APICs' EOI message).
+    `message`: where IPIs go that concern the core, not the APIC: INIT, start-up, SMI. `physical_bits`: width of the address in IA32_APIC_BASE.
+    `timer_shift`: the timer's input clock is `clock.now() >> timer_shift`. `minimum_period`: cycles between two interrupts of a periodic timer, at least; a
+    hypervisor's guard against a guest that asks for one every cycle.
     """
 
     def __init__(
@@ -70,26 +94,37 @@ class LocalApic:
         record: Callable[[str, int, str], None] | None = None,
         send: Callable[[Ipi], None] | None = None,
         eoi: Callable[[int], None] | None = None,
+        message: Callable[[Ipi], None] | None = None,
         boot_processor: bool = True,
+        physical_bits: int = 40,
+        timer_shift: int = 0,
+        minimum_period: int = 0,
     ) -> None:
-        self.apic_id = apic_id
-        self._clock, self._raised, self._record, self._send, self._eoi = clock, raised, record, send, eoi
-        self.base = 0xFEE00000 | ApicBase.EN | (ApicBase.BSP if boot_processor else 0)
-        self.irr = self.isr = self.tmr = 0
-        self._nmi = False
-        self._errors = 0
+        self.initial_id = apic_id
+        self._clock, self._raised, self._record, self._send, self._eoi, self._message = clock, raised, record, send, eoi, message
+        self._boot_processor, self._physical_bits, self._timer_shift, self._minimum_period = boot_processor, physical_bits, timer_shift, minimum_period
         self._timer: object | None = None
-        self._timer_start = 0
-        self.tsc_deadline = 0
-        self._regs: dict[int, int] = {}
         self.reset()
 
     def reset(self) -> None:
-        """The state after power-up or INIT (SDM vol. 3 §11.4.7.1): registers reset, software-disabled; IA32_APIC_BASE stays."""
+        """Power-up and RESET (SDM vol. 3 §11.4.7.1, §11.12.5.1): xAPIC mode at FEE00000H, software-disabled, the hardware's ID."""
+        self.base = 0xFEE00000 | ApicBase.EN | (ApicBase.BSP if self._boot_processor else 0)
+        self._xapic_id = self.initial_id & 0xFF
+        self.init()
+
+    def init(self) -> None:
+        """INIT (SDM vol. 3 §11.4.7.3): as after power-up, but IDs and IA32_APIC_BASE stay."""
+        self._nmi = False
+        self._initialise()
+
+    def _initialise(self) -> None:
         self._disarm()
         self.irr = self.isr = self.tmr = 0
-        self._nmi, self._errors, self.tsc_deadline = False, 0, 0
-        self._regs = {register: spec.reset for register, spec in REGISTERS.items()}
+        self._errors = 0
+        self.tsc_deadline = 0
+        #: When the running count was loaded, in cycles; None if the count is at 0.
+        self._start: int | None = None
+        self._regs: dict[int, int] = {register: spec.reset for register, spec in REGISTERS.items()}
 
     # Modes.
 
@@ -108,45 +143,58 @@ class LocalApic:
         """Bit 8 of the spurious-interrupt vector register."""
         return bool(self._regs[_R.SVR] & SVR_ENABLE)
 
+    @property
+    def apic_id(self) -> int:
+        """The ID by which messages find this APIC: 32 bits in x2APIC mode, else the 8 bits that software may have changed."""
+        return self.initial_id if self.x2apic else self._xapic_id
+
     # Acceptance, priority, acknowledgement (SDM vol. 3 §11.8).
 
     @property
     def ppr(self) -> int:
-        """Processor priority: the higher of task priority and the class of the interrupt in service."""
-        tpr, in_service = self._regs[_R.TPR], highest(self.isr)
-        served = in_service & 0xF0 if in_service >= 0 else 0
+        """Processor priority: the higher of task priority and the class of the interrupt in service (§11.8.3.1)."""
+        tpr, served = self._regs[_R.TPR], max(highest(self.isr), 0) & 0xF0
         return tpr if tpr & 0xF0 >= served else served
 
+    @property
+    def apr(self) -> int:
+        """Arbitration priority (§11.6.2.4)."""
+        tpr, served, waiting = self._regs[_R.TPR], max(highest(self.isr), 0) & 0xF0, max(highest(self.irr), 0) & 0xF0
+        return tpr if tpr & 0xF0 >= waiting and tpr & 0xF0 > served else max(tpr & 0xF0, served, waiting)
+
     def pending(self) -> bool:
-        top = highest(self.irr)
-        return top >= 0 and top >> 4 > self.ppr >> 4 and self.enabled and self.software_enabled
+        # Software-disabling keeps what was accepted before, and the processor still takes it (§11.4.7.2).
+        return bool(self.irr) and highest(self.irr) >> 4 > self.ppr >> 4 and self.enabled
 
     def acknowledge(self) -> int:
         if not self.pending():
             return self._regs[_R.SVR] & 0xFF  # withdrawn meanwhile: the spurious vector, without an ISR bit (§11.9)
         vector = highest(self.irr)
-        self.irr &= ~(1 << vector)
+        self.irr ^= 1 << vector
         self.isr |= 1 << vector
         if self._record is not None:
             self._record("acknowledge", vector, "")
+        if self._timer is None and vector == self._regs[_R.LVT_TIMER] & LVT_VECTOR:
+            self._arm()  # see there
         return vector
 
     def deliver(self, vector: int, source: str, *, level: bool = False) -> bool:
-        """Accept a fixed interrupt. False if the APIC is off or the vector illegal (ESR notes it)."""
+        """Accept a fixed interrupt; one whose vector waits already merges with it. False if the APIC is off or the vector is illegal (ESR notes that)."""
         if not self.enabled or not self.software_enabled:
             return False
         if vector < 16:
             self._error(Esr.RECEIVE_ILLEGAL_VECTOR)
             return False
-        self.irr |= 1 << vector
-        self.tmr = self.tmr | 1 << vector if level else self.tmr & ~(1 << vector)
+        bit = 1 << vector
+        self.irr |= bit
+        self.tmr = self.tmr | bit if level else self.tmr & ~bit
         if self._record is not None:
             self._record("accept", vector, source)
         self._raised()
         return True
 
     def raise_nmi(self) -> None:
-        """Latch an NMI."""
+        """Latch an NMI; one that comes while one is latched merges with it (SDM vol. 3 §6.7.1)."""
         self._nmi = True
         self._raised()
 
@@ -165,191 +213,252 @@ class LocalApic:
         self._raised()
 
     def end_of_interrupt(self) -> None:
-        """EOI: the highest bit in service is cleared."""
+        """EOI: the highest bit in service is cleared (§11.8.5). Nothing happens if there is none."""
         vector = highest(self.isr)
         if vector < 0:
             return
-        self.isr &= ~(1 << vector)
+        self.isr ^= 1 << vector
         if self._record is not None:
             self._record("eoi", vector, "")
-        if self._eoi is not None and self.tmr >> vector & 1:
-            self._eoi(vector)
+        if self.tmr >> vector & 1:
+            for pin in _PINS:
+                if self._regs[pin] & _REMOTE_IRR and self._regs[pin] & LVT_VECTOR == vector:
+                    self._regs[pin] &= ~_REMOTE_IRR
+            if self._eoi is not None:
+                self._eoi(vector)
         self._raised()
 
     def _error(self, bit: Esr) -> None:
+        """Note an error; the first since the last write of ESR raises the error interrupt (§11.5.3)."""
         if not self._errors & bit:
             self._errors |= bit
             self.local_interrupt(_R.LVT_ERROR)
 
     def local_interrupt(self, register: int) -> None:
-        """A local source fires: what its LVT entry says happens (SDM vol. 3 §11.5.1)."""
+        """A local source fires: what its LVT entry says happens (§11.5.1). SMI, INIT and ExtINT entries do nothing here."""
         entry = self._regs[register]
         if entry & LVT_MASKED or not self.enabled:
             return
+        # Timer and error entries have no delivery mode.
         mode = DeliveryMode.FIXED if register in (_R.LVT_TIMER, _R.LVT_ERROR) else entry >> 8 & 7
         if mode == DeliveryMode.NMI:
             self.raise_nmi()
         elif mode == DeliveryMode.FIXED:
-            self.deliver(entry & LVT_VECTOR, _R(register).name.removeprefix("LVT_").lower())
+            level = register in _PINS and bool(entry & _LEVEL)
+            if self.deliver(entry & LVT_VECTOR, _SOURCES[_R(register)], level=level) and level:
+                self._regs[register] |= _REMOTE_IRR
 
-    # The timer (SDM vol. 3 §11.5.4).
+    # The timer (SDM vol. 3 §11.5.4). What it counts follows from when it was loaded; the clock is armed only for an interrupt that could change anything.
 
     @property
     def timer_mode(self) -> int:
         """Bits 18:17 of the timer's LVT entry."""
-        return self._regs[_R.LVT_TIMER] >> LVT_TIMER_MODE_SHIFT & 3
+        return self._regs[_R.LVT_TIMER] >> arch.LVT_TIMER_MODE_SHIFT & 3
 
-    def _period(self) -> int:
-        return self._regs[_R.TIMER_INITIAL_COUNT] * timer_divisor(self._regs[_R.TIMER_DIVIDE])
+    def _unit(self) -> int:
+        """Cycles in one count."""
+        return timer_divisor(self._regs[_R.TIMER_DIVIDE]) << self._timer_shift
 
     def _disarm(self) -> None:
         if self._timer is not None:
             self._clock.disarm(self._timer)
             self._timer = None
 
-    def _arm_counting(self, start: int) -> None:
+    def _settle(self) -> None:
+        """Bring `_start` up to date: a one-shot count that has run out stops, a periodic one was loaded anew."""
+        if self._start is None:
+            return
+        period = self._regs[_R.TIMER_INITIAL_COUNT] * self._unit()
+        elapsed = self._clock.now() - self._start
+        if elapsed >= period:
+            self._start = self._start + elapsed // period * period if self.timer_mode == TimerMode.PERIODIC else None
+
+    def _arm(self) -> None:
+        """Ask for the next expiry. Not while the entry is masked, nor while its vector waits in IRR: the interrupt would merge with that one. So a timer, however fast
+        it is set, calls back no oftener than its interrupts are taken."""
         self._disarm()
-        self._timer_start = start
-        if self._period() and self.timer_mode != TimerMode.TSC_DEADLINE:
-            self._timer = self._clock.arm(start + self._period(), self._expired)
+        self._settle()
+        entry = self._regs[_R.LVT_TIMER]
+        if self._start is None or entry & LVT_MASKED or self.timer_mode not in _COUNTING or self.irr >> (entry & LVT_VECTOR) & 1:
+            return
+        wait = period = self._regs[_R.TIMER_INITIAL_COUNT] * self._unit()
+        if self.timer_mode == TimerMode.PERIODIC and period < self._minimum_period:
+            wait = -(-self._minimum_period // period) * period
+        self._arm_at(self._start + wait)
+
+    def _arm_at(self, due: int) -> None:
+        self._due = due
+        self._timer = self._clock.arm(due, self._expired)
 
     def _expired(self, time: int) -> None:
         self._timer = None
-        mode = self.timer_mode
-        if mode == TimerMode.PERIODIC:
-            self._arm_counting(time)
-        elif mode == TimerMode.TSC_DEADLINE:
-            self.tsc_deadline = 0
-        self.local_interrupt(_R.LVT_TIMER)
+        if self.timer_mode == TimerMode.TSC_DEADLINE:
+            if self.tsc_deadline > self._clock.tsc() + max(0, time - self._clock.now()):
+                self._arm_deadline()  # the TSC was set back meanwhile
+            else:
+                self.tsc_deadline = 0  # "disarms itself and clears the MSR" (§11.5.4.1)
+                self.local_interrupt(_R.LVT_TIMER)
+        else:
+            self._settle()
+            self.local_interrupt(_R.LVT_TIMER)
+            self._arm()
+
+    def _overdue(self) -> None:
+        """Before software changes the timer: an expiry whose time has come but whose callback has not comes first."""
+        if self._timer is not None and self._due <= self._clock.now():
+            self._disarm()
+            self._expired(self._due)
 
     def _current_count(self) -> int:
-        if self._timer is None or self.timer_mode == TimerMode.TSC_DEADLINE:
+        initial, mode = self._regs[_R.TIMER_INITIAL_COUNT], self.timer_mode
+        if self._start is None or mode not in _COUNTING:
             return 0
-        left = self._timer_start + self._period() - self._clock.now()
-        divisor = timer_divisor(self._regs[_R.TIMER_DIVIDE])
-        return max(0, -(-left // divisor)) & _MASK32
+        counted = max(0, self._clock.now() - self._start) // self._unit()
+        return initial - counted % initial if mode == TimerMode.PERIODIC else max(0, initial - counted)
+
+    def _continue_from(self, count: int) -> None:
+        """The count goes on from here at the present speed; 0 stops it."""
+        self._start = self._clock.now() - (self._regs[_R.TIMER_INITIAL_COUNT] - count) * self._unit() if count else None
+        self._arm()
+
+    def _arm_deadline(self) -> None:
+        self._disarm()
+        ahead = self.tsc_deadline - self._clock.tsc()
+        if self.tsc_deadline and ahead < _HORIZON:
+            self._arm_at(self._clock.now() + max(0, ahead))  # one that has passed fires at once
 
     def _set_deadline(self, value: int) -> None:
-        if self.timer_mode != TimerMode.TSC_DEADLINE:
-            return
-        self._disarm()
-        self.tsc_deadline = value
-        if value:
-            # A deadline in the past fires at once.
-            self._timer = self._clock.arm(max(self._clock.now() + value - self._clock.tsc(), self._clock.now()), self._expired)
+        if self.timer_mode == TimerMode.TSC_DEADLINE:
+            self._overdue()
+            self.tsc_deadline = value
+            self._arm_deadline()
 
-    def _set_divide(self, value: int) -> None:
-        left = self._current_count()
-        self._regs[_R.TIMER_DIVIDE] = value & 0xB
-        if self._timer is not None and self.timer_mode != TimerMode.TSC_DEADLINE:
-            # The count goes on from where it is, at the new speed.
+    def tsc_changed(self) -> None:
+        """The TSC jumped (a write to IA32_TSC or IA32_TSC_ADJUST, another offset): a deadline may be nearer now."""
+        if self.tsc_deadline:
+            self._arm_deadline()
+
+    def _set_timer_entry(self, value: int) -> None:
+        self._overdue()
+        self._settle()
+        old = self.timer_mode
+        self._regs[_R.LVT_TIMER] = value
+        if (old == TimerMode.TSC_DEADLINE) != (self.timer_mode == TimerMode.TSC_DEADLINE):
+            # §11.5.4.1. Between one-shot and periodic the count goes on, as it does in hardware: the mode matters when it reaches 0.
             self._disarm()
-            step = timer_divisor(value)
-            self._timer_start = self._clock.now() + left * step - self._period()
-            self._timer = self._clock.arm(self._clock.now() + left * step, self._expired)
+            self._start, self.tsc_deadline, self._regs[_R.TIMER_INITIAL_COUNT] = None, 0, 0
+        elif old != TimerMode.TSC_DEADLINE:
+            self._arm()
 
     # Registers.
 
     def read(self, register: int) -> int:
         """A 32-bit register by its offset; 0 for one that is write-only."""
-        for base, bits in ((_R.ISR, self.isr), (_R.TMR, self.tmr), (_R.IRR, self.irr)):
-            if base <= register < base + 0x80:
-                return bits >> 2 * (register - base) & _MASK32
+        if _R.ISR <= register < _R.ESR:  # three registers of 256 bits, in pieces of 32
+            return (self.isr, self.tmr, self.irr)[register - _R.ISR >> 7] >> 2 * (register & 0x70) & _MASK32
         match register:
             case _R.ID:
-                return self.apic_id if self.x2apic else self.apic_id << 24
+                return self.initial_id if self.x2apic else self._xapic_id << 24
             case _R.PPR:
                 return self.ppr
+            case _R.APR:
+                return self.apr
             case _R.LDR if self.x2apic:
-                return (self.apic_id >> 4) << 16 | 1 << (self.apic_id & 15)  # §11.12.10.2
+                return (self.initial_id >> 4) << 16 & _MASK32 | 1 << (self.initial_id & 15)  # derived from the ID (§11.12.10.2)
             case _R.TIMER_CURRENT_COUNT:
                 return self._current_count()
         return self._regs.get(register, 0)
 
     def write(self, register: int, value: int) -> None:
-        """Write a 32-bit register by its offset; bits that are reserved or read-only are dropped."""
-        value &= _MASK32
+        """Write a 32-bit register by its offset; bits that are reserved or read-only keep their value, and so do read-only registers."""
+        spec = REGISTERS.get(register)
         regs = self._regs
+        if spec is not None and spec.write:
+            value = value & spec.writable | spec.reset & ~spec.writable & ~LVT_MASKED
+        if register in _LVTS:
+            # While software-disabled, entries cannot be unmasked (§11.4.7.2).
+            value |= regs[register] & _REMOTE_IRR | (0 if self.software_enabled else LVT_MASKED)
         match register:
             case _R.EOI:
                 self.end_of_interrupt()
             case _R.TPR:
                 self.set_tpr(value)
             case _R.SVR:
-                regs[_R.SVR] = value & 0x3FF
-                if not value & SVR_ENABLE:  # §11.4.7.2: every LVT entry becomes masked
-                    for entry in LVT_REGISTERS:
-                        regs[entry] |= LVT_MASKED
+                regs[_R.SVR] = value
+                if not value & SVR_ENABLE:  # every LVT entry becomes masked; IRR and ISR stay (§11.4.7.2)
+                    for entry in _LVTS:
+                        self.write(entry, regs[entry])
                 self._raised()
             case _R.ESR:
-                regs[_R.ESR], self._errors = self._errors, 0  # a write latches what has been seen since the last (§11.5.3)
+                regs[_R.ESR], self._errors = self._errors, 0  # a write latches what has been seen since the last one (§11.5.3)
             case _R.LVT_TIMER:
-                old = self.timer_mode
-                regs[register] = value & REGISTERS[register].writable | (0 if self.software_enabled else LVT_MASKED)
-                if (old == TimerMode.TSC_DEADLINE) != (self.timer_mode == TimerMode.TSC_DEADLINE):
-                    self._disarm()  # §11.5.4.1
-                    self.tsc_deadline = 0
+                self._set_timer_entry(value)
             case _R.TIMER_INITIAL_COUNT:
                 if self.timer_mode != TimerMode.TSC_DEADLINE:
+                    self._overdue()
                     regs[register] = value
-                    self._arm_counting(self._clock.now())
+                    self._continue_from(value)
             case _R.TIMER_DIVIDE:
-                self._set_divide(value)
+                self._overdue()
+                before, count = self._unit(), self._current_count()
+                regs[register] = value
+                if self._unit() != before:
+                    self._continue_from(count)
             case _R.ICR_LOW:
-                regs[register] = value & REGISTERS[register].writable
+                regs[register] = value
                 self._send_ipi()
             case _R.SELF_IPI:
-                self._ipi(Ipi(value & 0xFF, DeliveryMode.FIXED, 0, False, 1))
+                self._ipi(Ipi(value, DeliveryMode.FIXED, 0, False, 1))
             case _R.LDR if not self.x2apic:
                 regs[register] = value & 0xFF000000
             case _R.ID if not self.x2apic:
-                self.apic_id = value >> 24
-            case _ if register in LVT_REGISTERS:
-                regs[register] = value & REGISTERS[register].writable & ~_READ_ONLY_LVT | (0 if self.software_enabled else LVT_MASKED)
-            case _:
-                spec = REGISTERS.get(register)
-                if spec is not None and spec.write:
-                    regs[register] = value & spec.writable | (spec.reset & ~spec.writable)
+                self._xapic_id = value >> 24 & 0xFF
+            case _ if spec is not None and spec.write:
+                regs[register] = value
+
+    # Interprocessor interrupts (SDM vol. 3 §11.6).
 
     def _send_ipi(self) -> None:
         low, high = self._regs[_R.ICR_LOW], self._regs[_R.ICR_HIGH]
         mode = low >> 8 & 7
-        if mode not in DeliveryMode.__members__.values():
+        if mode not in DeliveryMode.__members__.values() or mode == DeliveryMode.EXTINT:
             return
-        destination = high if self.x2apic else high >> 24
-        self._ipi(Ipi(low & 0xFF, DeliveryMode(mode), destination, bool(low >> 11 & 1), low >> 18 & 3, bool(low >> 14 & 1)))
+        destination = high if self.x2apic else _BROADCAST32 if high >> 24 == _BROADCAST8 else high >> 24
+        self._ipi(Ipi(low & 0xFF, DeliveryMode(mode), destination, bool(low >> 11 & 1), low >> 18 & 3, bool(low >> 14 & 1), bool(low >> 15 & 1)))
 
     def _ipi(self, ipi: Ipi) -> None:
-        if ipi.mode is DeliveryMode.FIXED and ipi.vector < 16:
+        if ipi.mode in (DeliveryMode.FIXED, DeliveryMode.LOWEST_PRIORITY) and ipi.vector < 16:
             self._error(Esr.SEND_ILLEGAL_VECTOR)
         elif ipi.shorthand == 1:
-            self.deliver(ipi.vector, "self-ipi")
+            self.accept_ipi(ipi)
         elif self._send is not None:
             self._send(ipi)
 
     def accept_ipi(self, ipi: Ipi) -> None:
-        """An IPI that is addressed to this APIC arrives."""
+        """An IPI that is addressed to this APIC arrives. Fixed ones are edge-triggered, whatever the command says (§11.6.1, trigger mode)."""
+        if not self.enabled:
+            return
         if ipi.mode in (DeliveryMode.FIXED, DeliveryMode.LOWEST_PRIORITY):
             self.deliver(ipi.vector, "ipi")
         elif ipi.mode is DeliveryMode.NMI:
             self.raise_nmi()
+        elif self._message is not None:
+            self._message(ipi)
 
     def addressed_by(self, ipi: Ipi) -> bool:
-        """Whether a destination without shorthand means this APIC (SDM vol. 3 §11.6.2, §11.12.10)."""
-        if self.x2apic:
-            if ipi.destination == _MASK32:
-                return True
-            if not ipi.logical:
-                return ipi.destination == self.apic_id
-            return ipi.destination >> 16 == self.apic_id >> 4 and bool(ipi.destination & 1 << (self.apic_id & 15))
-        if ipi.destination == 0xFF:
+        """Whether a destination without shorthand means this APIC (§11.6.2, §11.12.9-10)."""
+        wanted = ipi.destination
+        if wanted == _BROADCAST32 or (wanted == _BROADCAST8 and not self.x2apic):
             return True
         if not ipi.logical:
-            return ipi.destination == self.apic_id
-        ldr = self._regs[_R.LDR] >> 24
+            return wanted == self.apic_id
+        logical = self.read(_R.LDR)
+        if self.x2apic:
+            return wanted >> 16 == logical >> 16 and bool(wanted & logical & 0xFFFF)
+        logical >>= 24
         if self._regs[_R.DFR] >> 28 == 0xF:  # flat model
-            return bool(ldr & ipi.destination)
-        return ldr >> 4 == ipi.destination >> 4 and bool(ldr & ipi.destination & 0xF)
+            return bool(logical & wanted)
+        return logical >> 4 == wanted >> 4 and bool(logical & wanted & 0xF)
 
     # MSRs (SDM vol. 3 §11.12.1).
 
@@ -358,9 +467,8 @@ class LocalApic:
             return int(self.base)
         if msr == Msr.IA32_TSC_DEADLINE:
             return self.tsc_deadline
-        register = msr - X2APIC_FIRST << 4
-        spec = REGISTERS.get(register)
-        if not self.x2apic or not X2APIC_FIRST <= msr <= X2APIC_LAST or spec is None or not spec.read or not spec.x2apic:
+        register = self._x2apic_register(msr)
+        if register is None or not REGISTERS[register].read:
             return None
         if register == _R.ICR_LOW:
             return self._regs[_R.ICR_HIGH] << 32 | self._regs[_R.ICR_LOW]
@@ -372,81 +480,101 @@ class LocalApic:
         if msr == Msr.IA32_TSC_DEADLINE:
             self._set_deadline(value)
             return True
-        register = msr - X2APIC_FIRST << 4
-        spec = REGISTERS.get(register)
-        if not self.x2apic or not X2APIC_FIRST <= msr <= X2APIC_LAST or spec is None or not spec.write or not spec.x2apic:
+        register = self._x2apic_register(msr)
+        if register is None or not REGISTERS[register].write:
+            return False
+        low = value & _MASK32 if register == _R.ICR_LOW else value  # the only one of 64 bits
+        # Reserved bits fault (§11.12.1.3); EOI and ESR take only 0.
+        if low & ~(REGISTERS[register].writable | _READ_ONLY.get(register, 0)):
             return False
         if register == _R.ICR_LOW:
-            if value & _MASK32 & ~spec.writable:
-                return False
             self._regs[_R.ICR_HIGH] = value >> 32
-            self.write(register, value & _MASK32)
-            return True
-        # Reserved bits fault (§11.12.1.3); read-only ones of the LVT are not reserved; EOI and ESR take only 0.
-        allowed = spec.writable | (_READ_ONLY_LVT if register in LVT_REGISTERS else 0)
-        if value & ~allowed:
-            return False
-        self.write(register, value)
+        self.write(register, low)
         return True
 
+    def _x2apic_register(self, msr: int) -> int | None:
+        """The register that an MSR is now; None where there is none."""
+        register = msr - X2APIC_FIRST << 4
+        if not self.x2apic or not X2APIC_FIRST <= msr <= X2APIC_LAST or register not in REGISTERS or not REGISTERS[register].x2apic:
+            return None
+        return register
+
     def _write_base(self, value: int) -> bool:
-        """IA32_APIC_BASE (§11.12.5): no way from x2APIC to xAPIC, nor from disabled to x2APIC."""
-        if value & ~0xFFFFFFD00 or (value & ApicBase.EXTD and not value & ApicBase.EN):
+        """IA32_APIC_BASE. False for reserved bits and for the transitions that §11.12.5 forbids: from x2APIC mode to xAPIC mode, and from disabled to x2APIC mode."""
+        on, extended = bool(value & ApicBase.EN), bool(value & ApicBase.EXTD)
+        if value >> self._physical_bits or value & 0x2FF or (extended and not on):
             return False
-        if self.x2apic and value & ApicBase.EN and not value & ApicBase.EXTD:
+        if (self.x2apic and on and not extended) or (not self.enabled and extended):
             return False
-        if not self.enabled and value & ApicBase.EXTD:
-            return False
-        if not value & ApicBase.EN:
-            self.reset()
-        self.base = value & ~ApicBase.BSP | self.base & ApicBase.BSP
+        if not on and self.enabled:
+            self._initialise()  # §11.4.3: as after power-up; an NMI that is latched reaches the core without the APIC
+        elif extended and not self.x2apic:
+            # §11.12.5.1: what does not survive the transition.
+            self._regs[_R.LDR] = self._regs[_R.ICR_HIGH] = 0
+            self._xapic_id = self.initial_id & 0xFF
+        self.base = value
         self._raised()
         return True
 
     # Memory-mapped access in xAPIC mode (SDM vol. 3 §11.4.1): 32-bit accesses at 16-byte boundaries.
 
     def mmio_read(self, offset: int, size: int) -> int:
-        """Read from the APIC page."""
-        if self.x2apic or not self.enabled or size > 4 or (offset & 15) + size > 4:
+        """`size` bytes of the APIC page; all ones for accesses that leave a register's 4 bytes, and outside xAPIC mode."""
+        if self.x2apic or not self.enabled or (offset & 15) + size > 4:
             return (1 << 8 * size) - 1
         register = offset & ~15
-        if register not in REGISTERS:
-            self._error(Esr.ILLEGAL_REGISTER)
+        if not self._at(register):
             return 0
         return self.read(register) >> 8 * (offset & 3) & (1 << 8 * size) - 1
 
     def mmio_write(self, offset: int, size: int, value: int) -> None:
-        """Write to the APIC page."""
-        if self.x2apic or not self.enabled or size != 4 or offset & 15:
-            return
-        if offset not in REGISTERS:
-            self._error(Esr.ILLEGAL_REGISTER)
-            return
-        self.write(offset, value)
+        """Write a register in the APIC page; anything but an aligned access of 4 bytes is ignored."""
+        if not self.x2apic and self.enabled and size == 4 and not offset & 15 and self._at(offset):
+            self.write(offset, value & _MASK32)
+
+    def _at(self, offset: int) -> bool:
+        """Whether there is a register in the page; a reserved address is an error (§11.5.3)."""
+        if offset in REGISTERS and offset != _R.SELF_IPI:
+            return True
+        self._error(Esr.ILLEGAL_REGISTER)
+        return False
 
     # Snapshots, in the format of the register page (kvm_lapic_state).
 
     def save(self) -> bytes:
-        """The 1-KByte register page."""
-        page = bytearray(1024)
+        """The 1-KByte register page, as software would read it in the present mode (so the ID has 32 bits in x2APIC mode).
+
+        Not in it, as in KVM: IA32_APIC_BASE, IA32_TSC_DEADLINE, a latched NMI, errors that no write of ESR has latched, fractions of a timer count.
+        """
+        page = bytearray(PAGE_BYTES)
         for register in REGISTERS:
-            page[register : register + 4] = self.read(register).to_bytes(4, "little") if register < 0x400 else b""
+            page[register : register + 4] = self.read(register).to_bytes(4, "little")
         return bytes(page)
 
     def restore(self, page: bytes) -> None:
-        """Put a register page back; a counting timer starts again from its current count. ValueError for a page of another size."""
-        if len(page) != 1024:
-            raise ValueError(f"a local APIC's register page has 1024 bytes, this one has {len(page)}")
+        """Put a register page back, in the mode that IA32_APIC_BASE says; a counting timer goes on from its current count, an armed TSC deadline stays armed.
+
+        ConfigurationError for a page of another size. Bits that software could not have set are dropped.
+        """
+        if len(page) != PAGE_BYTES:
+            raise ConfigurationError("local APIC register page", f"{len(page)} bytes", f"{PAGE_BYTES} bytes")
 
         def at(register: int) -> int:
             return int.from_bytes(page[register : register + 4], "little")
 
-        for register in REGISTERS:
-            self._regs[register] = at(register)
-        self.isr, self.tmr, self.irr = (sum(at(base + 16 * i) << 32 * i for i in range(8)) for base in (_R.ISR, _R.TMR, _R.IRR))
         self._disarm()
-        left = at(_R.TIMER_CURRENT_COUNT) * timer_divisor(at(_R.TIMER_DIVIDE))
-        if left and self.timer_mode != TimerMode.TSC_DEADLINE:
-            self._timer_start = self._clock.now() + left - self._period()
-            self._timer = self._clock.arm(self._clock.now() + left, self._expired)
+        for register, bits in _RESTORED.items():
+            self._regs[register] = at(register) & bits | REGISTERS[register].reset & ~bits & ~LVT_MASKED
+        self._regs[_R.ESR] = at(_R.ESR) & 0xFF
+        self._regs[_R.ICR_HIGH] = at(_R.ICR_HIGH)
+        if not self.x2apic:
+            self._regs[_R.LDR] = at(_R.LDR) & 0xFF000000
+            self._xapic_id = at(_R.ID) >> 24
+        self.isr, self.tmr, self.irr = (sum(at(base + 16 * i) << 32 * i for i in range(8)) for base in (_R.ISR, _R.TMR, _R.IRR))
+        self._start = None
+        if self.timer_mode == TimerMode.TSC_DEADLINE:
+            self._arm_deadline()
+        else:
+            self.tsc_deadline = 0
+            self._continue_from(min(at(_R.TIMER_CURRENT_COUNT), self._regs[_R.TIMER_INITIAL_COUNT]))
         self._raised()

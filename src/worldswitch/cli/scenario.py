@@ -169,7 +169,8 @@ def explanations(machine: Machine) -> list[str]:
     if o.cpu == "amd" and not o.v_intr_masking:
         says.append(
             "V_INTR_MASKING off: physical interrupts are masked by the guest's RFLAGS.IF, so while the guest has IF = 0 the host's tick waits although INTR is intercepted "
-            f"(APM vol. 2 §15.21.1). The host handled {machine.ticks} of {o.ticks} ticks" + ("; the run was ended at the limit of virtual time." if machine.starved else ".")
+            f"(APM vol. 2 §15.21.1). The host handled {machine.ticks} of {o.ticks} ticks"
+            + ("; the run was ended at the limit of virtual time." if machine.starved else ".")
         )
     if o.guest_cli and not machine.starved:
         switched = sum(1 for row in rows.values() if row["host_ticks"] and row["vcpu"] != "idle")

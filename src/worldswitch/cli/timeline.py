@@ -78,7 +78,10 @@ _LINES: Final[dict[type[TraceEvent], tuple[str, Callable[[Any], str]]]] = {
     t.HwApicEoi: ("apic", lambda e: f"end of interrupt: ISR bit {e.vector:#x} cleared"),
     t.HwBoundary: ("boundary", _boundary),
     t.HwVmExit: ("exit", _exit),
-    t.HwVmEntry: ("entry", lambda e: f"{e.instruction}: the guest runs at RIP {e.rip:#x}, IF={_if(e.rflags)}" + (f", event {e.event:#x} injected" if e.event else "")),
+    t.HwVmEntry: (
+        "entry",
+        lambda e: f"{e.instruction}: the guest runs at RIP {e.rip:#x}, IF={_if(e.rflags)}" + (f", event {e.event:#x} injected" if e.event else ""),
+    ),
     t.HwVmEntryFailed: ("entry", lambda e: f"{e.instruction} failed ({e.error}): {e.check}"),
     t.HwEventDelivered: ("delivery", _delivered),
     t.HwGif: ("host", lambda e: f"{'STGI' if e.gif else 'CLGI'}: GIF={e.gif}"),

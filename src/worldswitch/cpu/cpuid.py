@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _VENDORS: Final = {"intel": b"GenuineIntel", "amd": b"AuthenticAMD"}
 
 # Leaf 1 (SDM vol. 2 tables 3-10 and 3-11).
-_1_ECX: Final = {"CX16": 13, "PCID": None, "X2APIC": 21, "MOVBE": 22, "POPCNT": 23, "TSC_DEADLINE": 24}
+_1_ECX: Final = {"CX16": 13, "X2APIC": 21, "MOVBE": 22, "POPCNT": 23, "TSC_DEADLINE": 24}
 _1_EDX: Final = {
     "DE": 2, "PSE": 3, "TSC": 4, "MSR": 5, "PAE": 6, "CX8": 8, "APIC": 9, "SEP": 11, "PGE": 13, "CMOV": 15, "PAT": 16, "PSE36": 17, "CLFSH": 19,
 }  # fmt: skip
@@ -39,8 +39,8 @@ def offered(model: Model, ins: Decoded) -> bool:
     return True
 
 
-def _bits(table: dict[str, int | None]) -> int:
-    return sum(1 << bit for bit in table.values() if bit is not None)
+def _bits(table: dict[str, int]) -> int:
+    return sum(1 << bit for bit in table.values())
 
 
 def _text(raw: bytes) -> tuple[int, ...]:

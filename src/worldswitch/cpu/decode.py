@@ -50,7 +50,18 @@ class Decoded:
     """One instruction, ready to be executed any number of times."""
 
     __slots__ = (
-        "action", "address_bits", "code", "features", "instruction", "length", "microcode", "mnemonic", "mode_bits", "name", "operand_bits", "operands",
+        "action",
+        "address_bits",
+        "code",
+        "features",
+        "instruction",
+        "length",
+        "microcode",
+        "mnemonic",
+        "mode_bits",
+        "name",
+        "operand_bits",
+        "operands",
     )
 
     def __init__(self, instruction: Instruction, code: bytes, mode_bits: int) -> None:
@@ -93,7 +104,7 @@ _OPTIONS: Final = DecoderOptions.NO_MPFX_0FBC | DecoderOptions.NO_MPFX_0FBD | De
 
 def decode(code: bytes, mode_bits: int, options: int = _OPTIONS) -> Decoded:
     """Decode the instruction at the start of `code` (up to 15 bytes) for a 16-, 32- or 64-bit code segment. Raises `Undecodable`."""
-    decoder = Decoder(mode_bits, code[:MAX_LENGTH], options, 0)
+    decoder = Decoder(mode_bits, code[:MAX_LENGTH], options, 0)  # type: ignore[arg-type]  # the stub wants one enum member, flags are combined
     instruction = decoder.decode()
     if instruction.is_invalid:
         raise Undecodable(code, decoder.last_error == DecoderError.NO_MORE_BYTES)
@@ -147,4 +158,3 @@ def address_bits(instruction: Instruction, mode_bits: int) -> int:
         if kind == OpKind.MEMORY and instruction.memory_displ_size:
             return 8 * instruction.memory_displ_size if instruction.memory_displ_size != 1 else mode_bits
     return mode_bits
-

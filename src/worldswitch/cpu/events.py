@@ -10,8 +10,23 @@ from typing import TYPE_CHECKING, Final
 
 from worldswitch.arch.exceptions import EXCEPTIONS, Class, Kind, Vector
 from worldswitch.arch.registers import Dr6, Rflags
-from worldswitch.arch.segments import AR_DB, AR_DPL, AR_L, AR_P, AR_S, AR_UNUSABLE, TSS64_IST, TSS64_RSP, TYPE_ACCESSED, TYPE_CODE, TYPE_EXPAND_DOWN
-from worldswitch.arch.segments import SystemType, decode_gate64, descriptor_ar, descriptor_limit
+from worldswitch.arch.segments import (
+    AR_DB,
+    AR_DPL,
+    AR_L,
+    AR_P,
+    AR_S,
+    AR_UNUSABLE,
+    TSS64_IST,
+    TSS64_RSP,
+    TYPE_ACCESSED,
+    TYPE_CODE,
+    TYPE_EXPAND_DOWN,
+    SystemType,
+    decode_gate64,
+    descriptor_ar,
+    descriptor_limit,
+)
 from worldswitch.arch.vmx import ActivityState, Interruptibility, InterruptionType
 from worldswitch.cpu.event import SOFTWARE, Event, Fault, TripleFault, event_of, fault
 from worldswitch.cpu.intercept import GuestMode

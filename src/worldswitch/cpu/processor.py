@@ -59,6 +59,15 @@ class Processor:
     `index`: its number. `bus` and `apic`: see `cpu.bus`. `trace`: where events are recorded.
     """
 
+    # Declared here because the units below refer to each other.
+    model: Model
+    state: State
+    mmu: Mmu
+    msrs: Msrs
+    core: ConcreteCore
+    vmx: VmxUnit
+    svm: SvmUnit
+
     def __init__(self, model: Model, bus: Bus, apic: InterruptController, trace: Recorder, index: int = 0) -> None:
         self.model = model
         self.index = index

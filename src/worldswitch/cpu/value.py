@@ -172,7 +172,7 @@ class Core(Protocol):
 
     @property
     def repeat(self) -> str:
-        """"" or "rep" (also REPE) or "repne"."""
+        """ "" or "rep" (also REPE) or "repne"."""
 
     @property
     def next_ip(self) -> Value:

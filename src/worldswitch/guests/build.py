@@ -26,10 +26,12 @@ def assemble(source: Path) -> bytes:
     """The flat binary of one source."""
     with tempfile.TemporaryDirectory() as directory:
         stem = Path(directory) / source.stem
-        run = lambda *command: subprocess.run(command, check=True)  # noqa: E731
-        run("as", "--64", "-o", f"{stem}.o", str(source))
-        run("ld", "-m", "elf_x86_64", "-Ttext", hex(LOAD_ADDRESS), "-e", "_start", "--build-id=none", "-o", f"{stem}.elf", f"{stem}.o")
-        run("objcopy", "-O", "binary", "-j", ".text", f"{stem}.elf", f"{stem}.bin")
+        for command in (
+            ("as", "--64", "-o", f"{stem}.o", str(source)),
+            ("ld", "-m", "elf_x86_64", "-Ttext", hex(LOAD_ADDRESS), "-e", "_start", "--build-id=none", "-o", f"{stem}.elf", f"{stem}.o"),
+            ("objcopy", "-O", "binary", "-j", ".text", f"{stem}.elf", f"{stem}.bin"),
+        ):
+            subprocess.run(command, check=True)
         return Path(f"{stem}.bin").read_bytes()
 
 

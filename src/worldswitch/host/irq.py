@@ -13,7 +13,14 @@ from worldswitch.arch.apic import ApicRegister, x2apic_msr
 from worldswitch.arch.registers import Rflags
 from worldswitch.errors import SimulationError
 from worldswitch.trace.events import (
-    ExternalInterruptEntry, ExternalInterruptExit, IrqDisable, IrqEnable, LocalTimerEntry, LocalTimerExit, RescheduleEntry, RescheduleExit,
+    ExternalInterruptEntry,
+    ExternalInterruptExit,
+    IrqDisable,
+    IrqEnable,
+    LocalTimerEntry,
+    LocalTimerExit,
+    RescheduleEntry,
+    RescheduleExit,
 )  # fmt: skip
 
 if TYPE_CHECKING:

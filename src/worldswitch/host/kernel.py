@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Final
 
@@ -331,7 +332,7 @@ class Kernel:
 
     @property
     def vendor(self) -> str:
-        """"intel" or "amd"."""
+        """ "intel" or "amd"."""
         return self.board.model.vendor
 
     @property
@@ -352,6 +353,15 @@ class Kernel:
     def cpu_running(self) -> KernelCpu:
         """The processor whose code is executing."""
         return self.running if self.running is not None else self.cpus[0]
+
+    @contextmanager
+    def executing_on(self, index: int) -> Iterator[None]:
+        """What is done inside happens on that processor: a system call of somebody who runs there."""
+        before, self.running = self.running, self.cpus[index]
+        try:
+            yield
+        finally:
+            self.running = before
 
     def hrtimer(self, name: str, function: Callable[[int], None]) -> Hrtimer:
         """A timer on the running processor."""

@@ -15,7 +15,17 @@
 
 from worldswitch.kvm.cpuid import CpuidEntry
 from worldswitch.kvm.exits import (
-    Exit, ExitFailEntry, ExitHlt, ExitInternalError, ExitIntr, ExitIo, ExitIrqWindowOpen, ExitMmio, ExitShutdown, ExitSystemEvent, ExitUnknown,
+    Exit,
+    ExitFailEntry,
+    ExitHlt,
+    ExitInternalError,
+    ExitIntr,
+    ExitIo,
+    ExitIrqWindowOpen,
+    ExitMmio,
+    ExitShutdown,
+    ExitSystemEvent,
+    ExitUnknown,
 )  # fmt: skip
 from worldswitch.kvm.stats import VcpuStat
 from worldswitch.kvm.system import Kvm, Params

@@ -12,8 +12,8 @@ from worldswitch.arch.registers import Gpr, Seg
 from worldswitch.cpu.event import Fault
 from worldswitch.cpu.processor import Processor
 from worldswitch.errors import UnimplementedFeature, UnimplementedInstruction
-from worldswitch.host import KernelCpu
 from worldswitch.kvm.exits import ExitInternalError, ExitIo, ExitMmio
+from worldswitch.kvm.host import HostCpu
 from worldswitch.trace import Recorder
 from worldswitch.trace.events import KvmMmio, KvmPio
 
@@ -135,7 +135,7 @@ class Emulator:
         self.processor = Processor(vcpu.vm.processor.model, self.bus, _NoApic(), Recorder(on=False), vcpu.vcpu_id)
 
 
-def emulate_instruction(vcpu: Vcpu, cpu: KernelCpu) -> int:
+def emulate_instruction(vcpu: Vcpu, cpu: HostCpu) -> int:
     """x86_emulate_instruction: execute the instruction at the guest's RIP. 1: back to the guest; 0: user space has something to do first."""
     if vcpu.emulator is None:
         vcpu.emulator = Emulator(vcpu)
@@ -200,7 +200,7 @@ def _ask_user(vcpu: Vcpu, bus: _GuestBus, ask: _Ask) -> int:
     return 0
 
 
-def _tell_user(vcpu: Vcpu, cpu: KernelCpu, bus: _GuestBus) -> int:
+def _tell_user(vcpu: Vcpu, cpu: HostCpu, bus: _GuestBus) -> int:
     if not bus.writes:
         return 1
     port, where, size, value = bus.writes[0]

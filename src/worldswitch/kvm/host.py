@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-from worldswitch.cpu.bus import Bus
+from worldswitch.board import PhysicalMemory
 from worldswitch.cpu.processor import Processor
+from worldswitch.host.kernel import RunEnd
+from worldswitch.host.task import PreemptNotifier, Task, TaskBody
+from worldswitch.host.wait import WaitQueue
 from worldswitch.trace import Recorder
 
 
@@ -34,7 +38,16 @@ class HostCpu(Protocol):
     def index(self) -> int:
         """Its number."""
 
-    def local_irq_disable(self, caller: str) -> None: ...
+    @property
+    def trace(self) -> Recorder:
+        """Where tracepoints go."""
+
+    @property
+    def current(self) -> Task:
+        """The running thread."""
+
+    def local_irq_disable(self, caller: str) -> None:
+        """Interrupts off."""
 
     def local_irq_enable(self, caller: str) -> None:
         """Interrupts on; what is pending is handled before this returns."""
@@ -42,9 +55,14 @@ class HostCpu(Protocol):
     def handle_external_interrupt_irqoff(self, vector: int) -> None:
         """Call the handler of an interrupt that is already acknowledged, with interrupts off."""
 
-    def preempt_disable(self) -> None: ...
+    def handle_nmi_irqoff(self) -> None:
+        """Call the handler of an NMI that an exit has taken."""
 
-    def preempt_enable(self) -> None: ...
+    def preempt_disable(self) -> None:
+        """No scheduling until the matching enable."""
+
+    def preempt_enable(self) -> None:
+        """The counterpart."""
 
     def need_resched(self) -> bool:
         """The scheduler wants this processor back."""
@@ -52,47 +70,70 @@ class HostCpu(Protocol):
     def charge(self, what: str) -> None:
         """Spend the time that a piece of host work takes."""
 
+    def charge_irqoff(self, what: str) -> None:
+        """... with interrupts off."""
+
     def now(self) -> int:
         """This processor's clock, in cycles."""
 
-
-class WaitQueue(Protocol):
-    """Where a blocked vCPU thread waits."""
-
-    def wake_up(self) -> bool:
-        """Make what waits runnable; True if anything did."""
+    def send_reschedule(self, cpu_index: int) -> None:
+        """Bring another processor out of its guest."""
 
 
 class HostKernel(Protocol):
     """The host kernel as a whole."""
 
     @property
-    def trace(self) -> Recorder: ...
+    def trace(self) -> Recorder:
+        """Where tracepoints go."""
 
     @property
-    def memory(self) -> Bus:
+    def memory(self) -> PhysicalMemory:
         """Physical memory, for page tables, VMCSs and VMCBs."""
 
     @property
     def vendor(self) -> str:
-        """"intel" or "amd"."""
+        """ "intel" or "amd"."""
 
     @property
-    def frequency_hz(self) -> int:
-        """TSC frequency, cycles a second."""
+    def cpus(self) -> Sequence[HostCpu]:
+        """All processors."""
+
+    def cpu_running(self) -> HostCpu:
+        """The processor whose code is executing."""
+
+    def executing_on(self, index: int) -> AbstractContextManager[None]:
+        """What is done inside happens on that processor."""
+
+    def now(self) -> int:
+        """The clock of the processor that is running."""
 
     def alloc_page(self) -> int:
         """A zeroed page of physical memory; its address."""
 
-    def free_page(self, address: int) -> None: ...
+    def alloc_pages(self, count: int) -> int:
+        """Contiguous zeroed pages."""
+
+    def free_page(self, address: int) -> None:
+        """Give a page back."""
 
     def map_user(self, buffer: bytearray | memoryview) -> int:
         """Pin user memory; the physical address of its first byte, page-aligned and contiguous."""
 
-    def unmap_user(self, address: int) -> None: ...
+    def unmap_user(self, address: int) -> None:
+        """Unpin it."""
 
     def hrtimer(self, name: str, function: Callable[[int], None]) -> HostTimer:
         """A timer whose function is called with the time at which it was due."""
 
-    def now(self) -> int:
-        """The clock of the processor that is running."""
+    def wait_queue(self) -> WaitQueue:
+        """A new wait queue."""
+
+    def spawn(self, comm: str, body: TaskBody, *, nice: int = 0, cpu: int = 0) -> Task:
+        """A new thread."""
+
+    def run(self, until: Callable[[], bool] | None = None, *, max_time: int | None = None) -> RunEnd:
+        """Let time pass until something holds (a caller of KVM_RUN waits)."""
+
+
+__all__ = ["HostCpu", "HostKernel", "HostTimer", "PreemptNotifier", "Task", "TaskBody", "WaitQueue"]

@@ -41,7 +41,9 @@ class KvmLapic(LocalApic):
 
     def __init__(self, vcpu: Vcpu) -> None:
         self._vcpu = vcpu
-        super().__init__(vcpu.vcpu_id, GuestClock(vcpu), raised=self._became_pending, record=self._note, send=vcpu.vm.route_ipi, boot_processor=vcpu.vcpu_id == 0)
+        super().__init__(
+            vcpu.vcpu_id, GuestClock(vcpu), raised=self._became_pending, record=self._note, send=vcpu.vm.route_ipi, boot_processor=vcpu.vcpu_id == 0
+        )
 
     def _became_pending(self) -> None:
         self._vcpu.kick_for_event()

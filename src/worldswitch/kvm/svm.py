@@ -14,20 +14,37 @@ from worldswitch.arch.msr import Msr
 from worldswitch.arch.registers import Cr0, Efer, Gpr, Rflags
 from worldswitch.arch.segments import svm_attrib_of
 from worldswitch.arch.svm import (
-    EVENT_ERROR_CODE_SHIFT, EVENT_ERROR_CODE_VALID, EVENT_VALID, IOIO_IN, IOIO_PORT_SHIFT, IOIO_SIZE_SHIFT, IOIO_STR, IOPM_BYTES, MSRPM_BYTES, V_IGN_TPR,
-    V_INTR_MASKING, V_INTR_PRIO_SHIFT, V_IRQ, V_TPR, InterceptMisc1, InterceptMisc2, Save, VmexitCode,
+    EVENT_ERROR_CODE_SHIFT,
+    EVENT_ERROR_CODE_VALID,
+    EVENT_VALID,
+    IOIO_IN,
+    IOIO_PORT_SHIFT,
+    IOIO_SIZE_SHIFT,
+    IOIO_STR,
+    IOPM_BYTES,
+    MSRPM_BYTES,
+    V_IGN_TPR,
+    V_INTR_MASKING,
+    V_INTR_PRIO_SHIFT,
+    V_IRQ,
+    V_TPR,
+    InterceptMisc1,
+    InterceptMisc2,
+    Save,
+    VmexitCode,
 )  # fmt: skip
 from worldswitch.arch.svm import Vmcb as V
 from worldswitch.cpu.state import MASK64
 from worldswitch.cpu.svm.vmcb import Vmcb
 from worldswitch.cpu.svm.vmrun import exit_name
 from worldswitch.errors import SimulationError
-from worldswitch.host import KernelCpu
 from worldswitch.kvm import x86
 from worldswitch.kvm.exits import ExitFailEntry, ExitShutdown, ExitUnknown
+from worldswitch.kvm.host import HostCpu
 from worldswitch.kvm.types import Request
 
 if TYPE_CHECKING:
+    from worldswitch.kvm.host import HostKernel
     from worldswitch.kvm.system import Params
     from worldswitch.kvm.vcpu import Vcpu
 
@@ -67,24 +84,25 @@ class SvmOps:
     name = "svm"
     isa = 2
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: Params, kernel: HostKernel) -> None:
         self.params = params
+        self._kernel = kernel
         self._host_vmcb: dict[int, int] = {}
         self._iopm = self._msrpm = 0
         self._asid = 0
 
     # Hardware and vCPU life.
 
-    def hardware_enable(self, host: KernelCpu) -> None:
+    def hardware_enable(self, host: HostCpu) -> None:
         p = host.processor
         p.msrs.write(Msr.IA32_EFER, p.state.efer | Efer.SVME)
-        p.msrs.write(Msr.VM_HSAVE_PA, host.kernel.alloc_page())
+        p.msrs.write(Msr.VM_HSAVE_PA, self._kernel.alloc_page())
         # Where VMSAVE keeps the host's FS, GS, TR, LDTR and system-call MSRs around a guest.
-        self._host_vmcb[host.index] = host.kernel.alloc_page()
+        self._host_vmcb[host.index] = self._kernel.alloc_page()
         if not self._iopm:
             # All ports and MSRs are intercepted.
-            self._iopm = host.kernel.alloc_pages(IOPM_BYTES // 4096)
-            self._msrpm = host.kernel.alloc_pages(MSRPM_BYTES // 4096)
+            self._iopm = self._kernel.alloc_pages(IOPM_BYTES // 4096)
+            self._msrpm = self._kernel.alloc_pages(MSRPM_BYTES // 4096)
             p.bus.write_block(self._iopm, b"\xff" * IOPM_BYTES)
             p.bus.write_block(self._msrpm, b"\xff" * MSRPM_BYTES)
 
@@ -124,13 +142,13 @@ class SvmOps:
 
     # Loading.
 
-    def vcpu_load(self, vcpu: Vcpu, host: KernelCpu) -> None:
+    def vcpu_load(self, vcpu: Vcpu, host: HostCpu) -> None:
         """A VMCB is memory: there is nothing to make current. Another processor's translations of this ASID are not this one's (no tagging across context changes here)."""
 
-    def vcpu_put(self, vcpu: Vcpu, host: KernelCpu) -> None:
+    def vcpu_put(self, vcpu: Vcpu, host: HostCpu) -> None:
         """Nothing stays on the processor."""
 
-    def prepare_switch_to_guest(self, vcpu: Vcpu, host: KernelCpu) -> None:
+    def prepare_switch_to_guest(self, vcpu: Vcpu, host: HostCpu) -> None:
         """VMSAVE of the host's part that VMRUN does not switch (svm_prepare_switch_to_guest); the system-call MSRs of the guest go to its VMCB."""
         vmcb: Vmcb = vcpu.vendor.vmcb
         s = host.processor.state
@@ -140,7 +158,7 @@ class SvmOps:
 
     # Entering and leaving.
 
-    def vcpu_run(self, vcpu: Vcpu, host: KernelCpu) -> bool:
+    def vcpu_run(self, vcpu: Vcpu, host: HostCpu) -> bool:
         p, vmcb = host.processor, vcpu.vendor.vmcb
         vmcb[Save.RAX] = vcpu.regs[Gpr.RAX]
         vmcb[Save.CR2] = vcpu.cr2
@@ -156,7 +174,7 @@ class SvmOps:
         p.svm.vmrun(vmcb.pointer)
         return p.guest is not None
 
-    def vcpu_ran(self, vcpu: Vcpu, host: KernelCpu) -> None:
+    def vcpu_ran(self, vcpu: Vcpu, host: HostCpu) -> None:
         p, vendor = host.processor, vcpu.vendor
         vmcb: Vmcb = vendor.vmcb
         vendor.invalid = vmcb[V.EXITCODE] == VmexitCode.INVALID
@@ -181,12 +199,12 @@ class SvmOps:
         code, info = vmcb[V.EXITCODE], vmcb[V.EXITINTINFO]
         return code, exit_name(code), vmcb[V.EXITINFO1], vmcb[V.EXITINFO2], info & 0xFFFFFFFF, info >> EVENT_ERROR_CODE_SHIFT
 
-    def handle_exit_irqoff(self, vcpu: Vcpu, host: KernelCpu) -> None:
+    def handle_exit_irqoff(self, vcpu: Vcpu, host: HostCpu) -> None:
         """Interrupts are still pending and arrive when they are enabled; an NMI arrived at STGI."""
         if vcpu.vendor.vmcb[V.EXITCODE] == VmexitCode.NMI and host.processor.apic.take_nmi():
             host.handle_nmi_irqoff()
 
-    def handle_exit(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def handle_exit(self, vcpu: Vcpu, host: HostCpu) -> int:
         host.charge("handle_exit")
         vmcb: Vmcb = vcpu.vendor.vmcb
         code = vmcb[V.EXITCODE]
@@ -290,20 +308,20 @@ class SvmOps:
 
     # Exit handlers: 1 back to the guest, 0 to user space.
 
-    def _handle_intr(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_intr(self, vcpu: Vcpu, host: HostCpu) -> int:
         vcpu.stat.irq_exits += 1
         return 1
 
-    def _handle_nothing(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_nothing(self, vcpu: Vcpu, host: HostCpu) -> int:
         return 1
 
-    def _handle_vintr(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_vintr(self, vcpu: Vcpu, host: HostCpu) -> int:
         self._clear_vintr(vcpu)
         vcpu.stat.irq_window_exits += 1
         vcpu.make_request(Request.EVENT)
         return 1
 
-    def _handle_iret(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_iret(self, vcpu: Vcpu, host: HostCpu) -> int:
         """The guest's NMI handler is about to return: the next NMI may go in once it has (svm_iret_interception)."""
         vmcb: Vmcb = vcpu.vendor.vmcb
         vmcb[V.INTERCEPT_MISC1] = vmcb[V.INTERCEPT_MISC1] & ~InterceptMisc1.IRET
@@ -312,27 +330,27 @@ class SvmOps:
         vcpu.make_request(Request.EVENT)
         return 1
 
-    def _handle_shutdown(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_shutdown(self, vcpu: Vcpu, host: HostCpu) -> int:
         vcpu.exit = ExitShutdown()
         return 0
 
-    def _handle_io(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_io(self, vcpu: Vcpu, host: HostCpu) -> int:
         info = vcpu.vendor.vmcb[V.EXITINFO1]
         return x86.emulate_pio(vcpu, host, info >> IOIO_PORT_SHIFT & 0xFFFF, info >> IOIO_SIZE_SHIFT & 7, not info & IOIO_IN, bool(info & IOIO_STR))
 
-    def _handle_msr(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_msr(self, vcpu: Vcpu, host: HostCpu) -> int:
         return x86.emulate_wrmsr(vcpu, host) if vcpu.vendor.vmcb[V.EXITINFO1] else x86.emulate_rdmsr(vcpu, host)
 
-    def _handle_npf(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_npf(self, vcpu: Vcpu, host: HostCpu) -> int:
         vmcb: Vmcb = vcpu.vendor.vmcb
         error = vmcb[V.EXITINFO1]
         return x86.page_fault(vcpu, host, vmcb[V.EXITINFO2], bool(error & 2), error)
 
-    def _handle_skip(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_skip(self, vcpu: Vcpu, host: HostCpu) -> int:
         self.skip_emulated_instruction(vcpu)
         return 1
 
-    def _handle_ud(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_ud(self, vcpu: Vcpu, host: HostCpu) -> int:
         vcpu.queue_exception(Vector.UD)
         return 1
 
@@ -341,12 +359,12 @@ class SvmOps:
 _LAZY: Final = {"star": Save.STAR, "lstar": Save.LSTAR, "cstar": Save.CSTAR, "fmask": Save.SFMASK, "kernel_gs_base": Save.KERNEL_GS_BASE}
 
 
-def _common(function: Callable[[Vcpu, KernelCpu], int]) -> Callable[[SvmOps, Vcpu, KernelCpu], int]:
+def _common(function: Callable[[Vcpu, HostCpu], int]) -> Callable[[SvmOps, Vcpu, HostCpu], int]:
     return lambda ops, vcpu, host: function(vcpu, host)
 
 
 #: svm_exit_handlers.
-_HANDLERS: Final[dict[int, Callable[[SvmOps, Vcpu, KernelCpu], int]]] = {
+_HANDLERS: Final[dict[int, Callable[[SvmOps, Vcpu, HostCpu], int]]] = {
     VmexitCode.INTR: SvmOps._handle_intr,
     VmexitCode.NMI: SvmOps._handle_nothing,
     VmexitCode.SMI: SvmOps._handle_nothing,
@@ -361,11 +379,5 @@ _HANDLERS: Final[dict[int, Callable[[SvmOps, Vcpu, KernelCpu], int]]] = {
     VmexitCode.SHUTDOWN: SvmOps._handle_shutdown,
     VmexitCode.INVD: SvmOps._handle_skip,
     VmexitCode.WBINVD: SvmOps._handle_skip,
-    **{
-        code: SvmOps._handle_ud
-        for code in (
-            VmexitCode.VMRUN, VmexitCode.VMLOAD, VmexitCode.VMSAVE, VmexitCode.STGI, VmexitCode.CLGI, VmexitCode.SKINIT, VmexitCode.INVLPGA,
-            VmexitCode.MONITOR, VmexitCode.MWAIT, VmexitCode.XSETBV, VmexitCode.RSM,
-        )
-    },
+    **dict.fromkeys((VmexitCode.VMRUN, VmexitCode.VMLOAD, VmexitCode.VMSAVE, VmexitCode.STGI, VmexitCode.CLGI, VmexitCode.SKINIT, VmexitCode.INVLPGA, VmexitCode.MONITOR, VmexitCode.MWAIT, VmexitCode.XSETBV, VmexitCode.RSM), SvmOps._handle_ud),
 }  # fmt: skip

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from worldswitch.errors import ConfigurationError
-from worldswitch.host import Kernel
 from worldswitch.kvm.cpuid import CpuidEntry, supported_cpuid
+from worldswitch.kvm.host import HostKernel
 from worldswitch.kvm.svm import SvmOps
 from worldswitch.kvm.vcpu import Vcpu
 from worldswitch.kvm.vm import Vm
@@ -34,24 +34,22 @@ class Params:
 class Kvm:
     """/dev/kvm on a simulated host. Methods are named after the system ioctls."""
 
-    def __init__(self, kernel: Kernel, params: Params | None = None) -> None:
+    def __init__(self, kernel: HostKernel, params: Params | None = None) -> None:
         self.kernel = kernel
         self.params = params if params is not None else Params()
         if kernel.vendor == "intel":
             if not self.params.v_intr_masking:
                 raise ConfigurationError("v_intr_masking", False, "left on for an Intel processor: V_INTR_MASKING is SVM's (APM vol. 2 §15.21.1)")
-            self.ops: KvmX86Ops = VmxOps(self.params)
+            self.ops: KvmX86Ops = VmxOps(self.params, kernel)
         else:
             if not self.params.ack_on_exit:
                 raise ConfigurationError("ack_on_exit", False, "left on for an AMD processor: SVM never acknowledges an interrupt on exit")
-            self.ops = SvmOps(self.params)
+            self.ops = SvmOps(self.params, kernel)
         #: Processor to the vCPU that is loaded on it (kvm_running_vcpu).
         self.running_vcpu: dict[int, Vcpu] = {}
-        before = kernel.running
         for cpu in kernel.cpus:
-            kernel.running = cpu
-            self.ops.hardware_enable(cpu)
-        kernel.running = before
+            with kernel.executing_on(cpu.index):
+                self.ops.hardware_enable(cpu)
         self.vms: list[Vm] = []
 
     def get_api_version(self) -> int:

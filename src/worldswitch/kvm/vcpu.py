@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from worldswitch.arch.registers import Gpr, Seg
 from worldswitch.cpu.state import MASK64
-from worldswitch.host import KernelCpu, Park, Task
+from worldswitch.host.task import Park, Task
 from worldswitch.kvm import x86
 from worldswitch.kvm.cpuid import CpuidEntry, supported_cpuid
 from worldswitch.kvm.exits import Exit
+from worldswitch.kvm.host import HostCpu
 from worldswitch.kvm.lapic import KvmLapic
 from worldswitch.kvm.stats import VcpuStat
 from worldswitch.kvm.types import MpState, Regs, Request, Segment, Sregs, einval
@@ -45,7 +46,7 @@ class Vcpu:
         self.mp_state = MpState.RUNNABLE
         self.cpu = -1
         """The processor whose VMCS pointer or caches know this vCPU; -1 if none."""
-        self.loaded_on: KernelCpu | None = None
+        self.loaded_on: HostCpu | None = None
         self.in_guest = False
         self.cpuid: tuple[CpuidEntry, ...] = supported_cpuid(vm.processor)
         # Events: queued ones wait for an entry, injected ones are in the VMCS/VMCB or were interrupted on their way and go in again.
@@ -73,7 +74,7 @@ class Vcpu:
 
     # Loading.
 
-    def vcpu_load(self, cpu: KernelCpu) -> None:
+    def vcpu_load(self, cpu: HostCpu) -> None:
         """The vCPU's state goes onto a processor (kvm_arch_vcpu_load)."""
         self.loaded_on = cpu
         self.vm.kvm.running_vcpu[cpu.index] = self
@@ -107,29 +108,27 @@ class Vcpu:
             yield
             return
         cpu = self.vm.quiet_cpu()
-        before = self.vm.kernel.running
-        self.vm.kernel.running = cpu
         # The caller is another thread on that processor: whoever is loaded there makes room meanwhile.
         displaced = self.vm.kvm.running_vcpu.get(cpu.index)
-        if displaced is not None:
-            displaced.vcpu_put()
-        self.vcpu_load(cpu)
-        try:
-            yield
-        finally:
-            self.vcpu_put()
+        with self.vm.kernel.executing_on(cpu.index):
             if displaced is not None:
-                displaced.vcpu_load(cpu)
-            self.vm.kernel.running = before
+                displaced.vcpu_put()
+            self.vcpu_load(cpu)
+            try:
+                yield
+            finally:
+                self.vcpu_put()
+                if displaced is not None:
+                    displaced.vcpu_load(cpu)
 
     # Entry and exit bookkeeping.
 
-    def entering(self, cpu: KernelCpu) -> None:
+    def entering(self, cpu: HostCpu) -> None:
         """The guest starts to run."""
         self.in_guest = True
         self._entered_at = (cpu.processor.cycles, cpu.processor.retired)
 
-    def left(self, cpu: KernelCpu) -> None:
+    def left(self, cpu: HostCpu) -> None:
         """The guest has stopped running."""
         self.in_guest = False
         self.stat.guest_cycles += cpu.processor.cycles - self._entered_at[0]
@@ -160,8 +159,8 @@ class Vcpu:
             self.stat.halt_wakeup += 1
             return
         cpu = self.loaded_on
-        running = self.vm.kernel.running
-        if self.in_guest and cpu is not None and running is not None and cpu is not running:
+        running = self.vm.kernel.cpu_running()
+        if self.in_guest and cpu is not None and cpu is not running:
             running.send_reschedule(cpu.index)
 
     def kick_for_event(self) -> None:
@@ -349,7 +348,7 @@ class VcpuThread:
 
     # Task body.
 
-    def run(self, cpu: KernelCpu) -> Park:
+    def run(self, cpu: HostCpu) -> Park:
         """The top of `vcpu_run`: first call, after a preemption, after a wake-up."""
         if not self._in_ioctl:
             self._in_ioctl = True
@@ -357,11 +356,11 @@ class VcpuThread:
             cpu.current.preempt_notifiers.append(self)
         return self._parked(cpu, x86.vcpu_run(self.vcpu, cpu))
 
-    def resume_guest(self, cpu: KernelCpu) -> Park:
+    def resume_guest(self, cpu: HostCpu) -> Park:
         """After the exit: the second half of `vcpu_enter_guest`, then on with the loop."""
         return self._parked(cpu, x86.vcpu_run(self.vcpu, cpu, after_exit=True))
 
-    def user(self, cpu: KernelCpu) -> Park:
+    def user(self, cpu: HostCpu) -> Park:
         """KVM_RUN has returned."""
         vcpu = self.vcpu
         cpu.charge("user_exit")
@@ -375,20 +374,20 @@ class VcpuThread:
             return Park.PREEMPTED if cpu.need_resched() else self.run(cpu)
         return Park.EXITED
 
-    def _parked(self, cpu: KernelCpu, park: Park) -> Park:
+    def _parked(self, cpu: HostCpu, park: Park) -> Park:
         if park is Park.USER:
             cpu.current.preempt_notifiers.remove(self)
             self._put(cpu)
             self._in_ioctl = False
         return park
 
-    def _load(self, cpu: KernelCpu) -> None:
+    def _load(self, cpu: HostCpu) -> None:
         cpu.charge("vcpu_load")
         if cpu.trace.on:
             cpu.trace.emit(KvmVcpuLoad(cpu.index, cpu.now(), self.vcpu.vcpu_id, self.task.pid if self.task else 0))
         self.vcpu.vcpu_load(cpu)
 
-    def _put(self, cpu: KernelCpu) -> None:
+    def _put(self, cpu: HostCpu) -> None:
         cpu.charge_irqoff("vcpu_put")
         if cpu.trace.on:
             cpu.trace.emit(KvmVcpuPut(cpu.index, cpu.now(), self.vcpu.vcpu_id, self.task.pid if self.task else 0))
@@ -396,12 +395,11 @@ class VcpuThread:
 
     # Preempt notifier.
 
-    def sched_out(self, cpu: KernelCpu) -> None:
+    def sched_out(self, cpu: HostCpu) -> None:
         """kvm_sched_out."""
         self.vcpu.stat.preemptions += 1
         self._put(cpu)
 
-    def sched_in(self, cpu: KernelCpu) -> None:
+    def sched_in(self, cpu: HostCpu) -> None:
         """kvm_sched_in."""
         self._load(cpu)
-

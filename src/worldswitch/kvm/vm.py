@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from worldswitch.arch.vmx import ActivityState
 from worldswitch.board.lapic import Ipi
 from worldswitch.cpu.processor import Processor
-from worldswitch.host import Kernel, KernelCpu
+from worldswitch.kvm.host import HostCpu, HostKernel
 from worldswitch.kvm.mmu import EPT, NPT, TdpMmu
 from worldswitch.kvm.types import einval
 from worldswitch.kvm.vcpu import Vcpu
@@ -52,7 +52,7 @@ class Vm:
 
     def __init__(self, kvm: Kvm) -> None:
         self.kvm = kvm
-        self.kernel: Kernel = kvm.kernel
+        self.kernel: HostKernel = kvm.kernel
         self.host = kvm.kernel
         self.ops = kvm.ops
         self.irqchip = False
@@ -65,7 +65,7 @@ class Vm:
         """A processor whose features the VM's vCPUs have."""
         return self.kernel.cpus[0].processor
 
-    def quiet_cpu(self) -> KernelCpu:
+    def quiet_cpu(self) -> HostCpu:
         """A processor on which an ioctl can execute: one that is not in a guest. EBUSY if there is none."""
         for cpu in self.kernel.cpus:
             if cpu.processor.guest is None and cpu.processor.state.activity == ActivityState.ACTIVE:
@@ -99,7 +99,7 @@ class Vm:
             return
         view = memoryview(buffer).cast("B")
         size = len(view)
-        if size % _PAGE or view.readonly or guest_phys_addr + size > 1 << self.kernel.board.model.physical_bits:
+        if size % _PAGE or view.readonly or guest_phys_addr + size > 1 << self.processor.model.physical_bits:
             raise einval(f"{size} bytes at {guest_phys_addr:#x}")
         if old is not None and old.size != size:
             raise einval(f"slot {slot} has {old.size} bytes, not {size}")

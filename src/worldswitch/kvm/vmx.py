@@ -13,18 +13,37 @@ from worldswitch.arch.exceptions import Vector
 from worldswitch.arch.registers import Cr0, Cr4, Efer, Gpr, Rflags
 from worldswitch.arch.vmcs import VMCS_REVISION_ID, Vmcs
 from worldswitch.arch.vmx import (
-    EPTP_ACCESSED_DIRTY, EPTP_WB, EXIT_REASON_ENTRY_FAILURE, INTR_INFO_ERROR_CODE, INTR_INFO_VALID, CrAccess, CrQualification, EntryControls, EptViolation,
-    ExitControls, ExitReason, Interruptibility, InterruptionType, IoQualification, PinBased, ProcBased, ProcBased2,
+    ENTRY_TRUE_DEFAULT1,
+    EPTP_ACCESSED_DIRTY,
+    EPTP_WB,
+    EXIT_REASON_ENTRY_FAILURE,
+    EXIT_TRUE_DEFAULT1,
+    INTR_INFO_ERROR_CODE,
+    INTR_INFO_VALID,
+    PIN_DEFAULT1,
+    PROC_TRUE_DEFAULT1,
+    CrAccess,
+    CrQualification,
+    EntryControls,
+    EptViolation,
+    ExitControls,
+    ExitReason,
+    Interruptibility,
+    InterruptionType,
+    IoQualification,
+    PinBased,
+    ProcBased,
+    ProcBased2,
 )  # fmt: skip
-from worldswitch.arch.vmx import ENTRY_TRUE_DEFAULT1, EXIT_TRUE_DEFAULT1, PIN_DEFAULT1, PROC_TRUE_DEFAULT1
 from worldswitch.cpu.state import MASK64
 from worldswitch.errors import SimulationError
-from worldswitch.host import KernelCpu
 from worldswitch.kvm import x86
 from worldswitch.kvm.exits import ExitFailEntry, ExitShutdown, ExitUnknown
+from worldswitch.kvm.host import HostCpu
 from worldswitch.kvm.types import Request
 
 if TYPE_CHECKING:
+    from worldswitch.kvm.host import HostKernel
     from worldswitch.kvm.system import Params
     from worldswitch.kvm.vcpu import Vcpu
 
@@ -69,8 +88,9 @@ class VmxOps:
     name = "vmx"
     isa = 1
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: Params, kernel: HostKernel) -> None:
         self.params = params
+        self._kernel = kernel
         self._regions: dict[int, int] = {}
         self._vpid = 0
 
@@ -99,9 +119,9 @@ class VmxOps:
 
     # Hardware and vCPU life.
 
-    def hardware_enable(self, host: KernelCpu) -> None:
+    def hardware_enable(self, host: HostCpu) -> None:
         p = host.processor
-        region = host.kernel.alloc_page()
+        region = self._kernel.alloc_page()
         p.bus.write(region, 4, VMCS_REVISION_ID)
         self._regions[host.index] = region
         p.state.cr4 |= Cr4.VMXE
@@ -178,7 +198,7 @@ class VmxOps:
 
     # Loading.
 
-    def vcpu_load(self, vcpu: Vcpu, host: KernelCpu) -> None:
+    def vcpu_load(self, vcpu: Vcpu, host: HostCpu) -> None:
         vendor: VmxVcpu | None = vcpu.vendor
         if vendor is None:
             return
@@ -192,7 +212,7 @@ class VmxOps:
         vendor.active_on = host.index
         self._write_host_state(vcpu, host)
 
-    def _write_host_state(self, vcpu: Vcpu, host: KernelCpu) -> None:
+    def _write_host_state(self, vcpu: Vcpu, host: HostCpu) -> None:
         """vmx_set_constant_host_state: what the exit will load."""
         s = host.processor.state
         for field, value in (
@@ -205,15 +225,15 @@ class VmxOps:
         ):  # fmt: skip
             self._write(vcpu, field, value)
 
-    def vcpu_put(self, vcpu: Vcpu, host: KernelCpu) -> None:
+    def vcpu_put(self, vcpu: Vcpu, host: HostCpu) -> None:
         """The VMCS stays active and current on this processor; a later load elsewhere clears it."""
 
     # Entering and leaving.
 
-    def prepare_switch_to_guest(self, vcpu: Vcpu, host: KernelCpu) -> None:
+    def prepare_switch_to_guest(self, vcpu: Vcpu, host: HostCpu) -> None:
         """Host state that may have changed since the load is written by `vcpu_load`; nothing is left to do here."""
 
-    def vcpu_run(self, vcpu: Vcpu, host: KernelCpu) -> bool:
+    def vcpu_run(self, vcpu: Vcpu, host: HostCpu) -> bool:
         p, vendor = host.processor, vcpu.vendor
         for i in range(16):
             if i != Gpr.RSP:
@@ -221,7 +241,7 @@ class VmxOps:
         vendor.fail = p.vmx.vmresume() if vendor.launched else p.vmx.vmlaunch()
         return vendor.fail == 0 and p.guest is not None
 
-    def vcpu_ran(self, vcpu: Vcpu, host: KernelCpu) -> None:
+    def vcpu_ran(self, vcpu: Vcpu, host: HostCpu) -> None:
         vendor = vcpu.vendor
         if vendor.fail:
             vendor.exit_reason = EXIT_REASON_ENTRY_FAILURE
@@ -244,7 +264,7 @@ class VmxOps:
             self._read(vcpu, Vmcs.VM_EXIT_INTR_INFO), self._read(vcpu, Vmcs.VM_EXIT_INTR_ERROR_CODE),
         )  # fmt: skip
 
-    def handle_exit_irqoff(self, vcpu: Vcpu, host: KernelCpu) -> None:
+    def handle_exit_irqoff(self, vcpu: Vcpu, host: HostCpu) -> None:
         reason = vcpu.vendor.exit_reason
         if reason == ExitReason.EXTERNAL_INTERRUPT:
             info = self._read(vcpu, Vmcs.VM_EXIT_INTR_INFO)
@@ -254,7 +274,7 @@ class VmxOps:
         elif reason == ExitReason.EXCEPTION_OR_NMI and self._read(vcpu, Vmcs.VM_EXIT_INTR_INFO) >> 8 & 7 == InterruptionType.NMI:
             host.handle_nmi_irqoff()
 
-    def handle_exit(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def handle_exit(self, vcpu: Vcpu, host: HostCpu) -> int:
         host.charge("handle_exit")
         vendor = vcpu.vendor
         if vendor.fail or vendor.exit_reason & EXIT_REASON_ENTRY_FAILURE:
@@ -341,38 +361,38 @@ class VmxOps:
 
     # Exit handlers: 1 back to the guest, 0 to user space.
 
-    def _handle_exception_nmi(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_exception_nmi(self, vcpu: Vcpu, host: HostCpu) -> int:
         info = self._read(vcpu, Vmcs.VM_EXIT_INTR_INFO)
         if info >> 8 & 7 == InterruptionType.NMI:
             return 1  # the host's NMI was handled with interrupts off
         return x86.internal_error(vcpu, 2, info, self._read(vcpu, Vmcs.VM_EXIT_INTR_ERROR_CODE))
 
-    def _handle_external_interrupt(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_external_interrupt(self, vcpu: Vcpu, host: HostCpu) -> int:
         vcpu.stat.irq_exits += 1
         return 1
 
-    def _handle_triple_fault(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_triple_fault(self, vcpu: Vcpu, host: HostCpu) -> int:
         vcpu.exit = ExitShutdown()
         return 0
 
-    def _handle_interrupt_window(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_interrupt_window(self, vcpu: Vcpu, host: HostCpu) -> int:
         self._set_bits(vcpu, Vmcs.CPU_BASED_VM_EXEC_CONTROL, ProcBased.INTERRUPT_WINDOW_EXITING, False)
         vcpu.stat.irq_window_exits += 1
         vcpu.make_request(Request.EVENT)
         return 1
 
-    def _handle_nmi_window(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_nmi_window(self, vcpu: Vcpu, host: HostCpu) -> int:
         self._set_bits(vcpu, Vmcs.CPU_BASED_VM_EXEC_CONTROL, ProcBased.NMI_WINDOW_EXITING, False)
         vcpu.stat.nmi_window_exits += 1
         vcpu.make_request(Request.EVENT)
         return 1
 
-    def _handle_io(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_io(self, vcpu: Vcpu, host: HostCpu) -> int:
         q, qualification = IoQualification, self._read(vcpu, Vmcs.EXIT_QUALIFICATION)
         write, string = not q.IN.get(qualification), bool(q.STRING.get(qualification))
         return x86.emulate_pio(vcpu, host, q.PORT.get(qualification), q.SIZE.get(qualification) + 1, write, string)
 
-    def _handle_cr(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_cr(self, vcpu: Vcpu, host: HostCpu) -> int:
         q, qualification = CrQualification, self._read(vcpu, Vmcs.EXIT_QUALIFICATION)
         cr, gpr, access = q.NUMBER.get(qualification), q.GPR.get(qualification), q.ACCESS.get(qualification)
         if access == CrAccess.MOV_FROM_CR:
@@ -421,29 +441,29 @@ class VmxOps:
         if efer & Efer.LME and (new ^ old) & Cr0.PG:
             self.set_state(vcpu, "efer", efer | Efer.LMA if new & Cr0.PG else efer & ~Efer.LMA)
 
-    def _handle_ept_violation(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_ept_violation(self, vcpu: Vcpu, host: HostCpu) -> int:
         qualification = self._read(vcpu, Vmcs.EXIT_QUALIFICATION)
         return x86.page_fault(vcpu, host, self._read(vcpu, Vmcs.GUEST_PHYSICAL_ADDRESS), bool(qualification & EptViolation.WRITE), qualification)
 
-    def _handle_ept_misconfig(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_ept_misconfig(self, vcpu: Vcpu, host: HostCpu) -> int:
         vcpu.exit = ExitUnknown(int(ExitReason.EPT_MISCONFIGURATION))
         return 0
 
-    def _handle_skip(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_skip(self, vcpu: Vcpu, host: HostCpu) -> int:
         self.skip_emulated_instruction(vcpu)
         return 1
 
-    def _handle_ud(self, vcpu: Vcpu, host: KernelCpu) -> int:
+    def _handle_ud(self, vcpu: Vcpu, host: HostCpu) -> int:
         vcpu.queue_exception(Vector.UD)
         return 1
 
 
-def _common(function: Callable[[Vcpu, KernelCpu], int]) -> Callable[[VmxOps, Vcpu, KernelCpu], int]:
+def _common(function: Callable[[Vcpu, HostCpu], int]) -> Callable[[VmxOps, Vcpu, HostCpu], int]:
     return lambda ops, vcpu, host: function(vcpu, host)
 
 
 #: kvm_vmx_exit_handlers.
-_HANDLERS: Final[dict[int, Callable[[VmxOps, Vcpu, KernelCpu], int]]] = {
+_HANDLERS: Final[dict[int, Callable[[VmxOps, Vcpu, HostCpu], int]]] = {
     ExitReason.EXCEPTION_OR_NMI: VmxOps._handle_exception_nmi,
     ExitReason.EXTERNAL_INTERRUPT: VmxOps._handle_external_interrupt,
     ExitReason.TRIPLE_FAULT: VmxOps._handle_triple_fault,
@@ -460,11 +480,5 @@ _HANDLERS: Final[dict[int, Callable[[VmxOps, Vcpu, KernelCpu], int]]] = {
     ExitReason.EPT_MISCONFIGURATION: VmxOps._handle_ept_misconfig,
     ExitReason.INVD: VmxOps._handle_skip,
     ExitReason.WBINVD: VmxOps._handle_skip,
-    **{
-        reason: VmxOps._handle_ud
-        for reason in (
-            ExitReason.VMCLEAR, ExitReason.VMLAUNCH, ExitReason.VMPTRLD, ExitReason.VMPTRST, ExitReason.VMREAD, ExitReason.VMRESUME, ExitReason.VMWRITE,
-            ExitReason.VMXOFF, ExitReason.VMXON, ExitReason.INVEPT, ExitReason.INVVPID, ExitReason.XSETBV, ExitReason.GETSEC,
-        )
-    },
+    **dict.fromkeys((ExitReason.VMCLEAR, ExitReason.VMLAUNCH, ExitReason.VMPTRLD, ExitReason.VMPTRST, ExitReason.VMREAD, ExitReason.VMRESUME, ExitReason.VMWRITE, ExitReason.VMXOFF, ExitReason.VMXON, ExitReason.INVEPT, ExitReason.INVVPID, ExitReason.XSETBV, ExitReason.GETSEC), VmxOps._handle_ud),
 }  # fmt: skip

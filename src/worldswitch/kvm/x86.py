@@ -12,13 +12,26 @@ from worldswitch.arch.exceptions import Vector
 from worldswitch.arch.msr import DEBUGCTL_DEFINED, PAT_TYPES, X2APIC_FIRST, X2APIC_LAST, Msr
 from worldswitch.arch.registers import Cr0, Cr4, Efer, Gpr
 from worldswitch.cpu.state import MASK64
-from worldswitch.host import KernelCpu, Park
+from worldswitch.host.task import Park
 from worldswitch.kvm import emulate
 from worldswitch.kvm.cpuid import lookup
 from worldswitch.kvm.exits import ExitHlt, ExitInternalError, ExitIo, ExitShutdown
+from worldswitch.kvm.host import HostCpu
 from worldswitch.kvm.types import MpState, Request, Sregs, einval
 from worldswitch.trace.events import (
-    KvmApic, KvmCpuid, KvmEntry, KvmExit, KvmHaltPoll, KvmInjException, KvmInjVirq, KvmIrqWindow, KvmMsr, KvmNmiInject, KvmPageFault, KvmPio, KvmUserspaceExit,
+    KvmApic,
+    KvmCpuid,
+    KvmEntry,
+    KvmExit,
+    KvmHaltPoll,
+    KvmInjException,
+    KvmInjVirq,
+    KvmIrqWindow,
+    KvmMsr,
+    KvmNmiInject,
+    KvmPageFault,
+    KvmPio,
+    KvmUserspaceExit,
     KvmVcpuWakeup,
 )  # fmt: skip
 
@@ -33,7 +46,7 @@ _ENOSYS: Final = -1000 & MASK64
 # The run loop.
 
 
-def vcpu_run(vcpu: Vcpu, cpu: KernelCpu, *, after_exit: bool = False) -> Park:
+def vcpu_run(vcpu: Vcpu, cpu: HostCpu, *, after_exit: bool = False) -> Park:
     """Enter the guest again and again until user space is needed, the thread must wait, or the scheduler wants the processor. `after_exit`: the guest has just exited."""
     while True:
         if vcpu.reemulate:
@@ -57,7 +70,7 @@ def vcpu_run(vcpu: Vcpu, cpu: KernelCpu, *, after_exit: bool = False) -> Park:
             return Park.PREEMPTED
 
 
-def vcpu_enter_guest(vcpu: Vcpu, cpu: KernelCpu) -> bool:
+def vcpu_enter_guest(vcpu: Vcpu, cpu: HostCpu) -> bool:
     """The half before the vm-entry instruction. True: the processor is in the guest. False: not entered (work to do first, or an exit to user space)."""
     ops = vcpu.ops
     vcpu.exit = None
@@ -89,13 +102,13 @@ def vcpu_enter_guest(vcpu: Vcpu, cpu: KernelCpu) -> bool:
     return False
 
 
-def vcpu_left_guest(vcpu: Vcpu, cpu: KernelCpu) -> bool:
+def vcpu_left_guest(vcpu: Vcpu, cpu: HostCpu) -> bool:
     """The half after the vm-entry instruction, interrupts off. True: back to the guest; False: to user space."""
     vcpu.left(cpu)
     return after_entry(vcpu, cpu)
 
 
-def after_entry(vcpu: Vcpu, cpu: KernelCpu) -> bool:
+def after_entry(vcpu: Vcpu, cpu: HostCpu) -> bool:
     """What follows an exit, and an entry that failed: take up state, let the host's interrupts in, handle the reason."""
     ops = vcpu.ops
     ops.vcpu_ran(vcpu, cpu)
@@ -116,13 +129,13 @@ def after_entry(vcpu: Vcpu, cpu: KernelCpu) -> bool:
     return bool(ops.handle_exit(vcpu, cpu))
 
 
-def _to_user(vcpu: Vcpu, cpu: KernelCpu) -> Park:
+def _to_user(vcpu: Vcpu, cpu: HostCpu) -> Park:
     if cpu.trace.on:
         cpu.trace.emit(KvmUserspaceExit(cpu.index, cpu.now(), 0, 0))
     return Park.USER
 
 
-def _vcpu_block(vcpu: Vcpu, cpu: KernelCpu) -> bool:
+def _vcpu_block(vcpu: Vcpu, cpu: HostCpu) -> bool:
     """kvm_vcpu_block: the guest halted. True: it can go on; False: the thread sleeps."""
     cpu.charge("block")
     vcpu.wait.prepare_to_wait(cpu.current)
@@ -146,7 +159,7 @@ def runnable(vcpu: Vcpu) -> bool:
 # Events.
 
 
-def inject_pending_event(vcpu: Vcpu, cpu: KernelCpu) -> None:
+def inject_pending_event(vcpu: Vcpu, cpu: HostCpu) -> None:
     """kvm_check_and_inject_events: what was interrupted on its way goes first, then exceptions, NMIs, interrupts; what cannot go in yet gets a window."""
     ops, trace = vcpu.ops, cpu.trace
     free = True
@@ -220,7 +233,7 @@ def requeue(vcpu: Vcpu, info: int, error_code: int) -> None:
 # Exits that both vendors have.
 
 
-def emulate_cpuid(vcpu: Vcpu, cpu: KernelCpu) -> int:
+def emulate_cpuid(vcpu: Vcpu, cpu: HostCpu) -> int:
     """CPUID."""
     function, index = vcpu.regs[Gpr.RAX] & _MASK32, vcpu.regs[Gpr.RCX] & _MASK32
     entry, exact = lookup(vcpu.cpuid, function, index, vcpu.ops.name == "vmx")
@@ -234,7 +247,7 @@ def emulate_cpuid(vcpu: Vcpu, cpu: KernelCpu) -> int:
     return 1
 
 
-def emulate_halt(vcpu: Vcpu, cpu: KernelCpu) -> int:
+def emulate_halt(vcpu: Vcpu, cpu: HostCpu) -> int:
     """HLT: with a local APIC in the kernel the thread blocks; without one user space must decide."""
     vcpu.ops.skip_emulated_instruction(vcpu)
     vcpu.stat.halt_exits += 1
@@ -245,14 +258,14 @@ def emulate_halt(vcpu: Vcpu, cpu: KernelCpu) -> int:
     return 1
 
 
-def emulate_hypercall(vcpu: Vcpu, cpu: KernelCpu) -> int:
+def emulate_hypercall(vcpu: Vcpu, cpu: HostCpu) -> int:
     """VMCALL, VMMCALL: no hypercall is offered."""
     vcpu.regs[Gpr.RAX] = _ENOSYS
     vcpu.ops.skip_emulated_instruction(vcpu)
     return 1
 
 
-def emulate_pio(vcpu: Vcpu, cpu: KernelCpu, port: int, size: int, write: bool, string: bool) -> int:
+def emulate_pio(vcpu: Vcpu, cpu: HostCpu, port: int, size: int, write: bool, string: bool) -> int:
     """IN and OUT go to user space; INS and OUTS are emulated instruction by instruction."""
     vcpu.stat.io_exits += 1
     if string:
@@ -273,7 +286,7 @@ def emulate_pio(vcpu: Vcpu, cpu: KernelCpu, port: int, size: int, write: bool, s
     return 0
 
 
-def page_fault(vcpu: Vcpu, cpu: KernelCpu, gpa: int, write: bool, error_code: int) -> int:
+def page_fault(vcpu: Vcpu, cpu: HostCpu, gpa: int, write: bool, error_code: int) -> int:
     """An EPT violation or nested page fault: map the page, or emulate the access to what is no memory."""
     vcpu.stat.pf_taken += 1
     cpu.charge("page_fault")
@@ -387,7 +400,7 @@ def set_msr(vcpu: Vcpu, msr: int, value: int) -> bool:
     return True
 
 
-def emulate_rdmsr(vcpu: Vcpu, cpu: KernelCpu) -> int:
+def emulate_rdmsr(vcpu: Vcpu, cpu: HostCpu) -> int:
     """RDMSR."""
     msr = vcpu.regs[Gpr.RCX] & _MASK32
     value = get_msr(vcpu, msr)
@@ -403,7 +416,7 @@ def emulate_rdmsr(vcpu: Vcpu, cpu: KernelCpu) -> int:
     return 1
 
 
-def emulate_wrmsr(vcpu: Vcpu, cpu: KernelCpu) -> int:
+def emulate_wrmsr(vcpu: Vcpu, cpu: HostCpu) -> int:
     """WRMSR."""
     msr = vcpu.regs[Gpr.RCX] & _MASK32
     value = (vcpu.regs[Gpr.RDX] & _MASK32) << 32 | vcpu.regs[Gpr.RAX] & _MASK32

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 from worldswitch.arch.exceptions import Vector
 from worldswitch.arch.registers import Gpr, Seg
 from worldswitch.arch.segments import (
-    AR_DB, AR_DPL, AR_L, AR_P, AR_S, AR_UNUSABLE, TYPE_ACCESSED, TYPE_CODE, TYPE_EXPAND_DOWN, descriptor_ar, descriptor_base, descriptor_limit,
+    AR_DB,
+    AR_DPL,
+    AR_L,
+    AR_P,
+    AR_S,
+    AR_UNUSABLE,
+    TYPE_ACCESSED,
+    TYPE_CODE,
+    TYPE_EXPAND_DOWN,
+    descriptor_ar,
+    descriptor_base,
+    descriptor_limit,
 )  # fmt: skip
 from worldswitch.cpu.decode import Decoded
 from worldswitch.cpu.event import fault

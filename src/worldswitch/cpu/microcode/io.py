@@ -22,7 +22,7 @@ def _permit(cpu: Processor, port: int, size: int) -> None:
     state = cpu.state
     if not cpu.protected or (cpu.cpl <= (state.rflags >> 12 & 3) and not state.rflags & Rflags.VM):
         return
-    if TSS64_IO_MAP_BASE + 1 > state.tr.limit:
+    if state.tr.limit < TSS64_IO_MAP_BASE + 1:
         raise fault(Vector.GP, 0)
     at = cpu.mmu.load_system(state.tr.base + TSS64_IO_MAP_BASE & MASK64, 2) + port // 8
     if at + 1 > state.tr.limit:

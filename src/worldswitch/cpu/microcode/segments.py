@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 from worldswitch.arch.exceptions import Vector
 from worldswitch.arch.registers import Cr4, Gpr, Rflags, Seg
 from worldswitch.arch.segments import (
-    AR_DPL, AR_P, AR_S, AR_UNUSABLE, TYPE_ACCESSED, TYPE_CODE, TYPE_EXPAND_DOWN, TYPE_WRITABLE, SystemType, descriptor_ar, descriptor_base, descriptor_limit,
+    AR_DPL,
+    AR_P,
+    AR_S,
+    AR_UNUSABLE,
+    TYPE_ACCESSED,
+    TYPE_CODE,
+    TYPE_EXPAND_DOWN,
+    TYPE_WRITABLE,
+    SystemType,
+    descriptor_ar,
+    descriptor_base,
+    descriptor_limit,
 )  # fmt: skip
 from worldswitch.arch.vmx import Interruptibility
 from worldswitch.cpu.decode import Decoded

@@ -71,7 +71,9 @@ CHECKS: Final[tuple[Check, ...]] = (
         "long mode: not both CS.L and CS.D",
         lambda cpu, v: not (_long(v) and v[Save.CR4] & Cr4.PAE and v.segment(Save.CS)[3] & AR_L and v.segment(Save.CS)[3] & AR_DB),
     ),
-    Check("MSRPM within the physical width", lambda cpu, v: not v[V.INTERCEPT_MISC1] & InterceptMisc1.MSR_PROT or _within(cpu, v[V.MSRPM_BASE_PA], MSRPM_BYTES)),
+    Check(
+        "MSRPM within the physical width", lambda cpu, v: not v[V.INTERCEPT_MISC1] & InterceptMisc1.MSR_PROT or _within(cpu, v[V.MSRPM_BASE_PA], MSRPM_BYTES)
+    ),
     Check("IOPM within the physical width", lambda cpu, v: not v[V.INTERCEPT_MISC1] & InterceptMisc1.IOIO_PROT or _within(cpu, v[V.IOPM_BASE_PA], IOPM_BYTES)),
     Check("EVENTINJ", _event_good, "APM vol. 2 §15.20"),
     Check("N_CR3: reserved bits", lambda cpu, v: not v[V.NP_ENABLE] & _NESTED or not v[V.N_CR3] >> cpu.model.physical_bits, "APM vol. 2 §15.25.4"),

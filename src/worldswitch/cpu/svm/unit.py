@@ -7,8 +7,25 @@ from typing import TYPE_CHECKING, Final
 from worldswitch.arch.exceptions import Vector
 from worldswitch.arch.registers import Cr0, Efer, Rflags
 from worldswitch.arch.svm import (
-    IOIO_ADDRESS_SHIFT, IOIO_IN, IOIO_PORT_SHIFT, IOIO_REP, IOIO_SEG_SHIFT, IOIO_SIZE_SHIFT, IOIO_STR, MSRPM_RANGES, NPF_FINAL, NPF_WALK, V_IGN_TPR,
-    V_INTR_MASKING, V_INTR_PRIO_SHIFT, V_INTR_VECTOR_SHIFT, V_IRQ, V_TPR, InterceptMisc1, InterceptMisc2, VmexitCode,
+    IOIO_ADDRESS_SHIFT,
+    IOIO_IN,
+    IOIO_PORT_SHIFT,
+    IOIO_REP,
+    IOIO_SEG_SHIFT,
+    IOIO_SIZE_SHIFT,
+    IOIO_STR,
+    MSRPM_RANGES,
+    NPF_FINAL,
+    NPF_WALK,
+    V_IGN_TPR,
+    V_INTR_MASKING,
+    V_INTR_PRIO_SHIFT,
+    V_INTR_VECTOR_SHIFT,
+    V_IRQ,
+    V_TPR,
+    InterceptMisc1,
+    InterceptMisc2,
+    VmexitCode,
 )  # fmt: skip
 from worldswitch.arch.svm import Vmcb as V
 from worldswitch.arch.vmx import InterruptionType

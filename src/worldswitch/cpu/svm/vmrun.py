@@ -137,5 +137,3 @@ def exit_name(code: int) -> str:
         if base <= code < base + count:
             return name.format(code - base)
     return VmexitCode(code).name if code in VmexitCode.__members__.values() else f"exit {code:#x}"
-
-

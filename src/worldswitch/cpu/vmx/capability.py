@@ -11,8 +11,21 @@ from worldswitch.arch.msr import Msr
 from worldswitch.arch.registers import Cr0, Cr4
 from worldswitch.arch.vmcs import HIGHEST_INDEX, VMCS_REGION_BYTES, VMCS_REVISION_ID, Vmcs
 from worldswitch.arch.vmx import (
-    ENTRY_DEFAULT1, ENTRY_TRUE_DEFAULT1, EXIT_DEFAULT1, EXIT_TRUE_DEFAULT1, PIN_DEFAULT1, PROC_DEFAULT1, PROC_TRUE_DEFAULT1,
-    EntryControls, EptVpidCap, ExitControls, PinBased, ProcBased, ProcBased2, VmxBasic, VmxMisc,
+    ENTRY_DEFAULT1,
+    ENTRY_TRUE_DEFAULT1,
+    EXIT_DEFAULT1,
+    EXIT_TRUE_DEFAULT1,
+    PIN_DEFAULT1,
+    PROC_DEFAULT1,
+    PROC_TRUE_DEFAULT1,
+    EntryControls,
+    EptVpidCap,
+    ExitControls,
+    PinBased,
+    ProcBased,
+    ProcBased2,
+    VmxBasic,
+    VmxMisc,
 )  # fmt: skip
 
 PIN: Final = int(PinBased.EXTERNAL_INTERRUPT_EXITING | PinBased.NMI_EXITING | PinBased.VIRTUAL_NMIS)

@@ -15,8 +15,23 @@ from worldswitch.arch.registers import RFLAGS_DEFINED, Cr0, Cr4, Efer, Rflags, S
 from worldswitch.arch.segments import AR_DB, AR_DPL, AR_G, AR_L, AR_P, AR_S, AR_UNUSABLE
 from worldswitch.arch.vmcs import VMCS_REVISION_ID, Vmcs
 from worldswitch.arch.vmx import (
-    ENTRY_FAILURE_LINK_POINTER, ENTRY_FAILURE_NMI, EPTP_RESERVED, INTR_INFO_ERROR_CODE, INTR_INFO_RESERVED, INTR_INFO_TYPE_SHIFT, INTR_INFO_VALID,
-    INTERRUPTIBILITY_RESERVED, ActivityState, EntryControls, ExitControls, InstructionError, Interruptibility, InterruptionType, PinBased, ProcBased, ProcBased2,
+    ENTRY_FAILURE_LINK_POINTER,
+    ENTRY_FAILURE_NMI,
+    EPTP_RESERVED,
+    INTERRUPTIBILITY_RESERVED,
+    INTR_INFO_ERROR_CODE,
+    INTR_INFO_RESERVED,
+    INTR_INFO_TYPE_SHIFT,
+    INTR_INFO_VALID,
+    ActivityState,
+    EntryControls,
+    ExitControls,
+    InstructionError,
+    Interruptibility,
+    InterruptionType,
+    PinBased,
+    ProcBased,
+    ProcBased2,
 )  # fmt: skip
 from worldswitch.cpu.microcode.control import cr4_supported
 from worldswitch.cpu.msrs import efer_supported
@@ -379,8 +394,10 @@ GUEST_CHECKS: Final[tuple[Check, ...]] = (
     ),
     Check(
         "LDTR: type, S, P, reserved bits, granularity",
-        lambda v: not v.usable(Seg.LDTR)
-        or (v.ar(Seg.LDTR) & 0x1F == 2 and bool(v.ar(Seg.LDTR) & AR_P) and not v.ar(Seg.LDTR) & _AR_RESERVED and _granularity_good(v, Seg.LDTR)),
+        lambda v: (
+            not v.usable(Seg.LDTR)
+            or (v.ar(Seg.LDTR) & 0x1F == 2 and bool(v.ar(Seg.LDTR) & AR_P) and not v.ar(Seg.LDTR) & _AR_RESERVED and _granularity_good(v, Seg.LDTR))
+        ),
         _SEG,
     ),
     Check("GDTR and IDTR base canonical", lambda v: v.canonical(Vmcs.GUEST_GDTR_BASE, Vmcs.GUEST_IDTR_BASE), "SDM vol. 3 §27.3.1.3"),
@@ -426,8 +443,9 @@ GUEST_CHECKS: Final[tuple[Check, ...]] = (
     Check("interruptibility: no SMI blocking", lambda v: not v[Vmcs.GUEST_INTERRUPTIBILITY_INFO] & Interruptibility.BLOCKING_BY_SMI, _NR),
     Check(
         "interruptibility: no NMI blocking when a virtual NMI is injected",
-        lambda v: not (v.injecting and v.type == 2 and v.pin & PinBased.VIRTUAL_NMIS)
-        or not v[Vmcs.GUEST_INTERRUPTIBILITY_INFO] & Interruptibility.BLOCKING_BY_NMI,
+        lambda v: (
+            not (v.injecting and v.type == 2 and v.pin & PinBased.VIRTUAL_NMIS) or not v[Vmcs.GUEST_INTERRUPTIBILITY_INFO] & Interruptibility.BLOCKING_BY_NMI
+        ),
         _NR,
     ),
     Check("interruptibility: no enclave interruption", lambda v: not v[Vmcs.GUEST_INTERRUPTIBILITY_INFO] & Interruptibility.ENCLAVE_INTERRUPTION, _NR),

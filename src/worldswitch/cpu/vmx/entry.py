@@ -75,7 +75,7 @@ def _load_registers(cpu: Processor, vmcs: VmcsRegion, entry: int) -> None:
         s.efer = vmcs[Vmcs.GUEST_IA32_EFER]
     else:
         long = bool(entry & EntryControls.IA32E_MODE_GUEST)
-        s.efer = s.efer & ~(Efer.LMA | Efer.LME) | (Efer.LMA if long else 0) | (Efer.LME if long or not s.cr0 & Cr0.PG and s.efer & Efer.LME else 0)
+        s.efer = s.efer & ~(Efer.LMA | Efer.LME) | (Efer.LMA if long else 0) | (Efer.LME if long or (not s.cr0 & Cr0.PG and s.efer & Efer.LME) else 0)
     if entry & EntryControls.LOAD_IA32_PAT:
         s.pat = vmcs[Vmcs.GUEST_IA32_PAT]
     s.rsp, s.rip, s.rflags = vmcs[Vmcs.GUEST_RSP], vmcs[Vmcs.GUEST_RIP], vmcs[Vmcs.GUEST_RFLAGS]

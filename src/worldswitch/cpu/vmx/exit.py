@@ -13,7 +13,15 @@ from worldswitch.arch.registers import DR7_FIXED, Cr0, Cr4, Efer, Rflags, Seg
 from worldswitch.arch.segments import AR_UNUSABLE
 from worldswitch.arch.vmcs import Vmcs
 from worldswitch.arch.vmx import (
-    EXIT_REASON_ENTRY_FAILURE, INTR_INFO_ERROR_CODE, INTR_INFO_VALID, ActivityState, EntryControls, ExitControls, ExitReason, Interruptibility, InterruptionType,
+    EXIT_REASON_ENTRY_FAILURE,
+    INTR_INFO_ERROR_CODE,
+    INTR_INFO_VALID,
+    ActivityState,
+    EntryControls,
+    ExitControls,
+    ExitReason,
+    Interruptibility,
+    InterruptionType,
 )  # fmt: skip
 from worldswitch.cpu.event import SOFTWARE, Fault, VmExit, info_of
 from worldswitch.cpu.state import MASK64

@@ -13,8 +13,19 @@ from worldswitch.arch.msr import FeatureControl, Msr
 from worldswitch.arch.registers import STATUS_FLAGS, Cr0, Cr4, Rflags
 from worldswitch.arch.vmcs import VMCS_REVISION_ID, FieldType, Vmcs, type_of
 from worldswitch.arch.vmx import (
-    CrAccess, CrQualification, DrQualification, EptViolation, ExitReason, InstructionError, InstructionInfo, Interruptibility, InterruptionType, IoQualification,
-    PinBased, ProcBased, ProcBased2,
+    CrAccess,
+    CrQualification,
+    DrQualification,
+    EptViolation,
+    ExitReason,
+    InstructionError,
+    InstructionInfo,
+    Interruptibility,
+    InterruptionType,
+    IoQualification,
+    PinBased,
+    ProcBased,
+    ProcBased2,
 )  # fmt: skip
 from worldswitch.cpu.event import Event, fault, info_of
 from worldswitch.cpu.intercept import Access, Intercept, IoAccess
