@@ -85,7 +85,7 @@ class EventQueue:
     def _first(self, lane: int | None) -> tuple[int, int, Timer] | None:
         earliest = None
         for key, events in self._lanes.items():
-            if lane is None or key == lane or key == SHARED:
+            if lane is None or key in (lane, SHARED):
                 entry = events.first()
                 if entry is not None and (earliest is None or entry[:2] < earliest[:2]):
                     earliest = entry

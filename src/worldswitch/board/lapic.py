@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from worldswitch.arch import apic as arch
-from worldswitch.arch.apic import LVT_MASKED, LVT_VECTOR, SVR_ENABLE, ApicRegister, DeliveryMode, Esr, TimerMode, timer_divisor
+from worldswitch.arch.apic import LVT_MASKED, LVT_VECTOR, SVR_ENABLE, ApicRegister, DeliveryMode, Esr
 from worldswitch.arch.msr import X2APIC_FIRST, X2APIC_LAST, ApicBase, Msr
+from worldswitch.board.lapic_timer import ApicClock, ApicTimer
 from worldswitch.errors import ConfigurationError
 
 _R = ApicRegister
@@ -29,29 +30,13 @@ _LEVEL: Final = 1 << 15
 _READ_ONLY: Final = {register: arch.LVT_DELIVERY_STATUS | (_REMOTE_IRR if register in _PINS else 0) for register in (*_LVTS, _R.ICR_LOW)}
 #: Bits of a register page that software could have put there.
 _RESTORED: Final = {register: spec.writable | _READ_ONLY.get(register, 0) & _REMOTE_IRR for register, spec in REGISTERS.items() if spec.write}
-_COUNTING: Final = (TimerMode.ONE_SHOT, TimerMode.PERIODIC)
-#: A TSC deadline that is further away than this, in cycles, never comes.
-_HORIZON: Final = 1 << 62
 #: An xAPIC's and an x2APIC's broadcast destinations (SDM vol. 3 §11.6.2.1, §11.12.9).
 _BROADCAST8: Final = 0xFF
 _BROADCAST32: Final = _MASK32
+#: Where the register page is after power-up (§11.4.1).
+DEFAULT_BASE: Final = 0xFEE00000
+#: Bytes in a saved register page.
 PAGE_BYTES: Final = 1024
-
-
-class ApicClock(Protocol):
-    """Time as a local APIC sees it. The TSC counts at the rate of `now()`."""
-
-    def now(self) -> int:
-        """The timer's input clock, in cycles."""
-
-    def arm(self, time: int, callback: Callable[[int], None]) -> object:
-        """Call `callback(time)` when `now()` has reached `time`, never from inside this call; a handle for `disarm`."""
-
-    def disarm(self, handle: object) -> None:
-        """Forget a callback; harmless if it has come."""
-
-    def tsc(self) -> int:
-        """The TSC with which TSC-deadline mode compares: 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +63,12 @@ def highest(bits: int) -> int:
 class LocalApic:
     """One local APIC; implements `cpu.bus.InterruptController`.
 
-    `apic_id`: 32 bits, given by hardware. `raised`: called whenever `pending()` or `nmi_pending()` may have changed. `record(event, vector, source)`: called for
-    "accept", "acknowledge", "eoi". `send`: where IPIs to others go. `eoi(vector)`: called at the end of a level-triggered interrupt (the I/O APICs' EOI message).
-    `message`: where IPIs go that concern the core, not the APIC: INIT, start-up, SMI. `physical_bits`: width of the address in IA32_APIC_BASE.
-    `timer_shift`: the timer's input clock is `clock.now() >> timer_shift`. `minimum_period`: cycles between two interrupts of a periodic timer, at least; a
-    hypervisor's guard against a guest that asks for one every cycle.
+    `apic_id`: 32 bits, given by hardware. `raised`: called whenever `pending()` or `nmi_pending()` may have changed.
+    `record(event, vector, source)`: called for "accept", "acknowledge", "eoi". `send`: where IPIs to others go.
+    `eoi(vector)`: called at the end of a level-triggered interrupt (the I/O APICs' EOI message).
+    `message`: where IPIs go that concern the core, not the APIC: INIT, start-up, SMI.
+    `physical_bits`: width of the address in IA32_APIC_BASE. `timer_shift`: the timer's input clock runs at `2**-timer_shift` of the clock's rate.
+    `minimum_period`: cycles between two interrupts of a periodic timer, at least: a hypervisor's guard against a guest that asks for one every cycle.
     """
 
     def __init__(
@@ -101,14 +87,14 @@ class LocalApic:
         minimum_period: int = 0,
     ) -> None:
         self.initial_id = apic_id
-        self._clock, self._raised, self._record, self._send, self._eoi, self._message = clock, raised, record, send, eoi, message
-        self._boot_processor, self._physical_bits, self._timer_shift, self._minimum_period = boot_processor, physical_bits, timer_shift, minimum_period
-        self._timer: object | None = None
+        self._raised, self._record, self._send, self._eoi, self._message = raised, record, send, eoi, message
+        self._boot_processor, self._physical_bits = boot_processor, physical_bits
+        self._timer = ApicTimer(clock, self._timer_fires, self._timer_useful, shift=timer_shift, minimum_period=minimum_period)
         self.reset()
 
     def reset(self) -> None:
         """Power-up and RESET (SDM vol. 3 §11.4.7.1, §11.12.5.1): xAPIC mode at FEE00000H, software-disabled, the hardware's ID."""
-        self.base = 0xFEE00000 | ApicBase.EN | (ApicBase.BSP if self._boot_processor else 0)
+        self.base = DEFAULT_BASE | int(ApicBase.EN) | (int(ApicBase.BSP) if self._boot_processor else 0)
         self._xapic_id = self.initial_id & 0xFF
         self.init()
 
@@ -118,12 +104,9 @@ class LocalApic:
         self._initialise()
 
     def _initialise(self) -> None:
-        self._disarm()
+        self._timer.reset()
         self.irr = self.isr = self.tmr = 0
         self._errors = 0
-        self.tsc_deadline = 0
-        #: When the running count was loaded, in cycles; None if the count is at 0.
-        self._start: int | None = None
         self._regs: dict[int, int] = {register: spec.reset for register, spec in REGISTERS.items()}
 
     # Modes.
@@ -174,8 +157,8 @@ class LocalApic:
         self.isr |= 1 << vector
         if self._record is not None:
             self._record("acknowledge", vector, "")
-        if self._timer is None and vector == self._regs[_R.LVT_TIMER] & LVT_VECTOR:
-            self._arm()  # see there
+        if not self._timer.armed and vector == self._regs[_R.LVT_TIMER] & LVT_VECTOR:
+            self._timer.arm()  # its next interrupt would have merged with this one
         return vector
 
     def deliver(self, vector: int, source: str, *, level: bool = False) -> bool:
@@ -248,107 +231,29 @@ class LocalApic:
             if self.deliver(entry & LVT_VECTOR, _SOURCES[_R(register)], level=level) and level:
                 self._regs[register] |= _REMOTE_IRR
 
-    # The timer (SDM vol. 3 §11.5.4). What it counts follows from when it was loaded; the clock is armed only for an interrupt that could change anything.
+    # The timer.
 
     @property
-    def timer_mode(self) -> int:
-        """Bits 18:17 of the timer's LVT entry."""
-        return self._regs[_R.LVT_TIMER] >> arch.LVT_TIMER_MODE_SHIFT & 3
-
-    def _unit(self) -> int:
-        """Cycles in one count."""
-        return timer_divisor(self._regs[_R.TIMER_DIVIDE]) << self._timer_shift
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._clock.disarm(self._timer)
-            self._timer = None
-
-    def _settle(self) -> None:
-        """Bring `_start` up to date: a one-shot count that has run out stops, a periodic one was loaded anew."""
-        if self._start is None:
-            return
-        period = self._regs[_R.TIMER_INITIAL_COUNT] * self._unit()
-        elapsed = self._clock.now() - self._start
-        if elapsed >= period:
-            self._start = self._start + elapsed // period * period if self.timer_mode == TimerMode.PERIODIC else None
-
-    def _arm(self) -> None:
-        """Ask for the next expiry. Not while the entry is masked, nor while its vector waits in IRR: the interrupt would merge with that one. So a timer, however fast
-        it is set, calls back no oftener than its interrupts are taken."""
-        self._disarm()
-        self._settle()
-        entry = self._regs[_R.LVT_TIMER]
-        if self._start is None or entry & LVT_MASKED or self.timer_mode not in _COUNTING or self.irr >> (entry & LVT_VECTOR) & 1:
-            return
-        wait = period = self._regs[_R.TIMER_INITIAL_COUNT] * self._unit()
-        if self.timer_mode == TimerMode.PERIODIC and period < self._minimum_period:
-            wait = -(-self._minimum_period // period) * period
-        self._arm_at(self._start + wait)
-
-    def _arm_at(self, due: int) -> None:
-        self._due = due
-        self._timer = self._clock.arm(due, self._expired)
-
-    def _expired(self, time: int) -> None:
-        self._timer = None
-        if self.timer_mode == TimerMode.TSC_DEADLINE:
-            if self.tsc_deadline > self._clock.tsc() + max(0, time - self._clock.now()):
-                self._arm_deadline()  # the TSC was set back meanwhile
-            else:
-                self.tsc_deadline = 0  # "disarms itself and clears the MSR" (§11.5.4.1)
-                self.local_interrupt(_R.LVT_TIMER)
-        else:
-            self._settle()
-            self.local_interrupt(_R.LVT_TIMER)
-            self._arm()
-
-    def _overdue(self) -> None:
-        """Before software changes the timer: an expiry whose time has come but whose callback has not comes first."""
-        if self._timer is not None and self._due <= self._clock.now():
-            self._disarm()
-            self._expired(self._due)
-
-    def _current_count(self) -> int:
-        initial, mode = self._regs[_R.TIMER_INITIAL_COUNT], self.timer_mode
-        if self._start is None or mode not in _COUNTING:
-            return 0
-        counted = max(0, self._clock.now() - self._start) // self._unit()
-        return initial - counted % initial if mode == TimerMode.PERIODIC else max(0, initial - counted)
-
-    def _continue_from(self, count: int) -> None:
-        """The count goes on from here at the present speed; 0 stops it."""
-        self._start = self._clock.now() - (self._regs[_R.TIMER_INITIAL_COUNT] - count) * self._unit() if count else None
-        self._arm()
-
-    def _arm_deadline(self) -> None:
-        self._disarm()
-        ahead = self.tsc_deadline - self._clock.tsc()
-        if self.tsc_deadline and ahead < _HORIZON:
-            self._arm_at(self._clock.now() + max(0, ahead))  # one that has passed fires at once
-
-    def _set_deadline(self, value: int) -> None:
-        if self.timer_mode == TimerMode.TSC_DEADLINE:
-            self._overdue()
-            self.tsc_deadline = value
-            self._arm_deadline()
+    def tsc_deadline(self) -> int:
+        """IA32_TSC_DEADLINE: 0 unless armed."""
+        return self._timer.deadline
 
     def tsc_changed(self) -> None:
         """The TSC jumped (a write to IA32_TSC or IA32_TSC_ADJUST, another offset): a deadline may be nearer now."""
-        if self.tsc_deadline:
-            self._arm_deadline()
+        self._timer.arm()
+
+    def _timer_fires(self) -> None:
+        self.local_interrupt(_R.LVT_TIMER)
+
+    def _timer_useful(self) -> bool:
+        entry = self._regs[_R.LVT_TIMER]
+        return not entry & LVT_MASKED and not self.irr >> (entry & LVT_VECTOR) & 1
 
     def _set_timer_entry(self, value: int) -> None:
-        self._overdue()
-        self._settle()
-        old = self.timer_mode
+        self._timer.overdue()
         self._regs[_R.LVT_TIMER] = value
-        if (old == TimerMode.TSC_DEADLINE) != (self.timer_mode == TimerMode.TSC_DEADLINE):
-            # §11.5.4.1. Between one-shot and periodic the count goes on, as it does in hardware: the mode matters when it reaches 0.
-            self._disarm()
-            self._start, self.tsc_deadline, self._regs[_R.TIMER_INITIAL_COUNT] = None, 0, 0
-        elif old != TimerMode.TSC_DEADLINE:
-            self._arm()
+        self._timer.set_mode(value >> arch.LVT_TIMER_MODE_SHIFT & 3)
+        self._timer.arm()
 
     # Registers.
 
@@ -365,8 +270,12 @@ class LocalApic:
                 return self.apr
             case _R.LDR if self.x2apic:
                 return (self.initial_id >> 4) << 16 & _MASK32 | 1 << (self.initial_id & 15)  # derived from the ID (§11.12.10.2)
+            case _R.TIMER_INITIAL_COUNT:
+                return self._timer.initial
             case _R.TIMER_CURRENT_COUNT:
-                return self._current_count()
+                return self._timer.current()
+            case _R.TIMER_DIVIDE:
+                return self._timer.divide
         return self._regs.get(register, 0)
 
     def write(self, register: int, value: int) -> None:
@@ -374,7 +283,7 @@ class LocalApic:
         spec = REGISTERS.get(register)
         regs = self._regs
         if spec is not None and spec.write:
-            value = value & spec.writable | spec.reset & ~spec.writable & ~LVT_MASKED
+            value = value & spec.writable | spec.reset & ~spec.writable
         if register in _LVTS:
             # While software-disabled, entries cannot be unmasked (§11.4.7.2).
             value |= regs[register] & _REMOTE_IRR | (0 if self.software_enabled else LVT_MASKED)
@@ -394,16 +303,9 @@ class LocalApic:
             case _R.LVT_TIMER:
                 self._set_timer_entry(value)
             case _R.TIMER_INITIAL_COUNT:
-                if self.timer_mode != TimerMode.TSC_DEADLINE:
-                    self._overdue()
-                    regs[register] = value
-                    self._continue_from(value)
+                self._timer.set_initial(value)
             case _R.TIMER_DIVIDE:
-                self._overdue()
-                before, count = self._unit(), self._current_count()
-                regs[register] = value
-                if self._unit() != before:
-                    self._continue_from(count)
+                self._timer.set_divide(value)
             case _R.ICR_LOW:
                 regs[register] = value
                 self._send_ipi()
@@ -478,7 +380,7 @@ class LocalApic:
         if msr == Msr.IA32_APIC_BASE:
             return self._write_base(value)
         if msr == Msr.IA32_TSC_DEADLINE:
-            self._set_deadline(value)
+            self._timer.set_deadline(value)
             return True
         register = self._x2apic_register(msr)
         if register is None or not REGISTERS[register].write:
@@ -500,7 +402,7 @@ class LocalApic:
         return register
 
     def _write_base(self, value: int) -> bool:
-        """IA32_APIC_BASE. False for reserved bits and for the transitions that §11.12.5 forbids: from x2APIC mode to xAPIC mode, and from disabled to x2APIC mode."""
+        """IA32_APIC_BASE. False for reserved bits and for what §11.12.5 forbids: from x2APIC mode to xAPIC mode, from disabled to x2APIC mode."""
         on, extended = bool(value & ApicBase.EN), bool(value & ApicBase.EXTD)
         if value >> self._physical_bits or value & 0x2FF or (extended and not on):
             return False
@@ -562,19 +464,16 @@ class LocalApic:
         def at(register: int) -> int:
             return int.from_bytes(page[register : register + 4], "little")
 
-        self._disarm()
         for register, bits in _RESTORED.items():
-            self._regs[register] = at(register) & bits | REGISTERS[register].reset & ~bits & ~LVT_MASKED
+            self._regs[register] = at(register) & bits | REGISTERS[register].reset & ~bits
         self._regs[_R.ESR] = at(_R.ESR) & 0xFF
-        self._regs[_R.ICR_HIGH] = at(_R.ICR_HIGH)
-        if not self.x2apic:
+        if self.x2apic:
+            self._regs[_R.ICR_HIGH] = at(_R.ICR_HIGH)
+        else:
             self._regs[_R.LDR] = at(_R.LDR) & 0xFF000000
             self._xapic_id = at(_R.ID) >> 24
         self.isr, self.tmr, self.irr = (sum(at(base + 16 * i) << 32 * i for i in range(8)) for base in (_R.ISR, _R.TMR, _R.IRR))
-        self._start = None
-        if self.timer_mode == TimerMode.TSC_DEADLINE:
-            self._arm_deadline()
-        else:
-            self.tsc_deadline = 0
-            self._continue_from(min(at(_R.TIMER_CURRENT_COUNT), self._regs[_R.TIMER_INITIAL_COUNT]))
+        self._timer.set_mode(self._regs[_R.LVT_TIMER] >> arch.LVT_TIMER_MODE_SHIFT & 3)
+        self._timer.initial, self._timer.divide = self._regs[_R.TIMER_INITIAL_COUNT], self._regs[_R.TIMER_DIVIDE]
+        self._timer.continue_from(min(at(_R.TIMER_CURRENT_COUNT), self._timer.initial))
         self._raised()

@@ -1,6 +1,7 @@
 """The board: memory, clocks, and N processors each with its local APIC, advanced one at a time in a deterministic order.
 
-Time is counted in cycles, one unit for all; each processor has its own clock (`Processor.cycles`), which runs ahead of the others' by at most one slice. An event
+Time is counted in cycles, one unit for all; each processor has its own clock (`Processor.cycles`), which runs ahead of the others' by at most one
+slice. An event
 fires when the first processor's clock has passed it.
 """
 

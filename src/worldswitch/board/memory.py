@@ -1,7 +1,7 @@
 """Physical memory, memory-mapped devices and I/O ports: what answers at which address.
 
-RAM is made of regions over buffers that others own: a memory slot's buffer belongs to its VMM. What nothing answers reads as all ones and swallows writes, as on
-a PC. Relies on nothing; leaves address translation to the processors, and telling of writes that bypass it (`written`) to whoever makes them.
+RAM is made of regions over buffers that others own: a memory slot's buffer belongs to its VMM. What nothing answers reads as all ones and swallows
+writes, as on a PC. Relies on nothing; leaves address translation to the processors, and telling of writes that bypass it (`written`) to whoever makes them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class PhysicalMemory:
         self.written(start, size)
 
     def add_ram(self, address: int, buffer: bytearray | memoryview) -> None:
-        """RAM over a writable buffer, which stays its owner's and must not be resized. ConfigurationError if the range is taken or not made of whole pages."""
+        """RAM over a writable buffer, which stays its owner's and must not be resized. ConfigurationError if the range is taken or is not whole pages."""
         view = memoryview(buffer)
         if not view.contiguous or view.readonly or not view.nbytes or view.nbytes % _PAGE or address % _PAGE:
             raise ConfigurationError("RAM region", f"{view.nbytes} bytes at {address:#x}", "a writable contiguous buffer of whole pages, at a page boundary")
@@ -200,7 +200,7 @@ class PhysicalMemory:
             watchers.append(dropped)
 
     def written(self, address: int, size: int) -> None:
-        """These bytes are about to change: drop the code decoded from their pages. Whoever writes into a region's buffer himself says so here; other writers need not."""
+        """These bytes are about to change: drop the code decoded from their pages. Only who writes into a region's buffer directly needs to say so."""
         first, last = address >> 12, address + size - 1 >> 12
         if last - first < len(self._watchers):
             hit = [page for page in range(first, last + 1) if page in self._watchers]

@@ -72,11 +72,11 @@ class Machine:
 
 def build(options: Options) -> Machine:
     """Set the demo up. ConfigurationError for what cannot be."""
-    if options.cycles_per_instruction * 1000 > options.frequency_hz // options.hz:
-        raise ConfigurationError("cycles_per_instruction", options.cycles_per_instruction, "so small that a tick has room for a thousand instructions")
     model = model_named(options.cpu).with_timing(Timing(instruction=options.cycles_per_instruction))
     board = Board(model, frequency_hz=options.frequency_hz, trace=Recorder())
     kernel = Kernel(board, hz=options.hz)
+    if options.cycles_per_instruction * 1000 > kernel.tick_period:
+        raise ConfigurationError("cycles_per_instruction", options.cycles_per_instruction, "so small that a tick has room for a thousand instructions")
     kvm = Kvm(kernel, Params(options.ack_on_exit, options.intr_exiting, options.v_intr_masking))
     programs = ("count_cli", "count_cli") if options.guest_cli else ("count_timer", "count_cli")
     machine = Machine(options, board, kernel, {})

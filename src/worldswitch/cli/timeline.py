@@ -1,4 +1,5 @@
-"""The trace told as a story: each event of a world switch as one annotated line, grouped into episodes that begin with an interrupt raised in the local APIC."""
+"""The trace told as a story: each event of a world switch as one annotated line, grouped into episodes that begin with an interrupt raised in the
+local APIC."""
 
 from __future__ import annotations
 

@@ -242,7 +242,8 @@ class RelativeOperand(_NoAddress):
 
 
 class SpecialOperand(_NoAddress):
-    """A segment, control, debug or other register that only microcode touches: `kind` and `index` as in `cpu.decode.REGISTERS`. An XMM register can be loaded and
+    """A segment, control, debug or other register that only microcode touches: `kind` and `index` as in `cpu.decode.REGISTERS`. An XMM register can
+    be loaded and
     stored; the others have effects beyond their bits, which microcode knows."""
 
     __slots__ = ("bits", "index", "kind", "state")

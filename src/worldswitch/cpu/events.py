@@ -1,6 +1,7 @@
 """Events: which one is next at an instruction boundary, and how one gets to its handler.
 
-Priority is in one function, `boundary`, whose parts carry the numbers of SDM vol. 3 table 6-2; where VMX's own events fit in is SDM vol. 3 §26.2, SVM's APM vol. 2 §15.21.4.
+Priority is in one function, `boundary`, whose parts carry the numbers of SDM vol. 3 table 6-2; where VMX's own events fit in is SDM vol. 3 §26.2,
+SVM's APM vol. 2 §15.21.4.
 Delivery is through the 64-bit IDT (SDM vol. 3 §6.14).
 """
 
@@ -43,7 +44,8 @@ _SHADOW: Final = Interruptibility.BLOCKING_BY_STI | Interruptibility.BLOCKING_BY
 def boundary(cpu: Processor) -> None:
     """What happens between two instructions. Delivers at most one event; raises `VmExit` if it leaves the guest instead.
 
-    Called only when something may be up (`Processor.attention`); leaves that flag set if the next boundary must look again by itself. What is masked now and stays pending needs no
+    Called only when something may be up (`Processor.attention`); leaves that flag set if the next boundary must look again by itself. What is masked
+    now and stays pending needs no
     flag: whatever unmasks it (STI, POPF, IRET, STGI, MOV CR8, a VM entry, ...) calls `Processor.attend`.
     """
     state, guest = cpu.state, cpu.guest

@@ -150,14 +150,16 @@ class GuestMode(Protocol):
         """RFLAGS.IF is 1 and nothing blocks interrupts at this boundary."""
 
     def intr_possible(self) -> bool:
-        """Whether a physical interrupt that is pending is recognised now, whatever becomes of it: VMX with external-interrupt exiting and SVM with V_INTR_MASKING do
+        """Whether a physical interrupt that is pending is recognised now, whatever becomes of it: VMX with external-interrupt exiting and SVM with
+        V_INTR_MASKING do
         not look at the guest's RFLAGS.IF."""
 
     def interrupt(self) -> None:
         """A physical maskable interrupt is pending and recognised."""
 
     def virtual_interrupt(self) -> int | None:
-        """SVM: the vector of a virtual interrupt (V_IRQ) to be taken through the guest's IDT now, or an exit (VINTR intercept). VMX (virtual-interrupt delivery): likewise. None: none."""
+        """SVM: the vector of a virtual interrupt (V_IRQ) to be taken through the guest's IDT now, or an exit (VINTR intercept). VMX
+        (virtual-interrupt delivery): likewise. None: none."""
 
     def timer_expired(self) -> None:
         """VMX preemption timer."""
@@ -166,7 +168,8 @@ class GuestMode(Protocol):
         """Monitor trap flag, once an instruction has retired."""
 
     def translate(self, gpa: int, access: Access, *, linear: int | None, walk: bool, user: bool) -> int:
-        """Second-level translation: guest-physical to physical. `linear` is the linear address that led here (None if there is none), `walk` whether the access is to a
+        """Second-level translation: guest-physical to physical. `linear` is the linear address that led here (None if there is none), `walk` whether
+        the access is to a
         paging-structure entry. Only called when `second_level` is true."""
 
     @property

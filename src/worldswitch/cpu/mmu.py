@@ -1,6 +1,7 @@
 """From a segment and an offset to bytes in memory: segmentation, paging, the second level of translation, and the caches of their results.
 
-The caches hold translations of the current context only (address space, privilege, guest) and are dropped whenever that changes, which the architecture allows at any
+The caches hold translations of the current context only (address space, privilege, guest) and are dropped whenever that changes, which the
+architecture allows at any
 time (SDM vol. 3 §4.10.2: a processor may keep or lose a translation as it likes until it is invalidated).
 """
 
@@ -44,7 +45,8 @@ class Mmu:
     # Segmentation.
 
     def linear(self, seg: int, offset: int, size: int, access: Access) -> int:
-        """The linear address of `size` bytes at seg:offset. Raises #GP(0), or #SS(0) for the stack segment (SDM vol. 3 §3.4, §5.3; 64-bit mode: vol. 1 §3.4.2.1)."""
+        """The linear address of `size` bytes at seg:offset. Raises #GP(0), or #SS(0) for the stack segment (SDM vol. 3 §3.4, §5.3; 64-bit mode: vol.
+        1 §3.4.2.1)."""
         cpu = self._cpu
         if cpu.mode_bits == 64:
             base = cpu.state.seg[seg].base if seg >= Seg.FS else 0

@@ -1,4 +1,5 @@
-"""The page walk (SDM vol. 3 §4.3-4.7; APM vol. 2 §5.3-5.6), for guests and hosts alike, and for nested paging, whose tables have the same format (APM vol. 2 §15.25).
+"""The page walk (SDM vol. 3 §4.3-4.7; APM vol. 2 §5.3-5.6), for guests and hosts alike, and for nested paging, whose tables have the same format (APM
+vol. 2 §15.25).
 
 One walker serves every format; what differs is in `FORMATS`. It sets accessed and dirty bits, and tells where each entry lies through `locate`, which under a
 second level of translation turns a guest-physical into a physical address (and may exit).

@@ -117,7 +117,8 @@ class State:
     interruptibility, activity = Slot(), Slot()
     #: Pending debug exceptions in the format of the guest-state field (SDM vol. 3 §25.4.2).
     pending_debug = Slot()
-    #: An event that a VM entry injects: delivered before the guest's first instruction (SDM vol. 3 §27.6; APM vol. 2 §15.20). VMX interruption-information format, error code, length.
+    #: An event that a VM entry injects: delivered before the guest's first instruction (SDM vol. 3 §27.6; APM vol. 2 §15.20). VMX
+    #: interruption-information format, error code, length.
     injection, injection_error, injection_length = Slot(), Slot(), Slot()
     # VMX operation: 0 off, 1 root, 2 non-root; pointers are physical addresses, all ones when invalid (SDM vol. 3 §25.1).
     vmx_operation, vmxon_pointer, vmcs_pointer = Slot(), Slot(), Slot()

@@ -1,6 +1,7 @@
 """Small guest programs: source beside the flat binary that it assembles to (`make guests` rebuilds them; see `worldswitch.guests.build`).
 
-The contract with the loader (`worldswitch.vmm.flat`): the binary lies at guest-physical `LOAD_ADDRESS` and is entered there in 64-bit mode at CPL 0, the first GByte mapped one to one, a GDT with null,
+The contract with the loader (`worldswitch.vmm.flat`): the binary lies at guest-physical `LOAD_ADDRESS` and is entered there in 64-bit mode at CPL 0,
+the first GByte mapped one to one, a GDT with null,
 0x08 64-bit code, 0x10 data, RSP = `STACK_TOP`, RFLAGS = 2, no IDT. A page at `MAILBOX` is where program and host leave each other numbers.
 """
 

@@ -1,6 +1,7 @@
 """The host kernel: interrupts, timers, tick, tasks, scheduler -- what a Linux host gives a hypervisor, on simulated processors.
 
-Read in this order: `task` (what runs), `irq` (what interrupts it), `hrtimer` and `tick` (time), `fair` (who is next), `kernel` (the whole). `kvm` meets it through the protocol in `kvm.host` only.
+Read in this order: `task` (what runs), `irq` (what interrupts it), `hrtimer` and `tick` (time), `fair` (who is next), `kernel` (the whole). `kvm`
+meets it through the protocol in `kvm.host` only.
 """
 
 from worldswitch.host.costs import Costs

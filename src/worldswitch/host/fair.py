@@ -1,10 +1,13 @@
 """The fair scheduling class: EEVDF, Linux's since 6.6 ("earliest eligible virtual deadline first", Stoica and Abdel-Wahab 1995).
 
-Every entity has a virtual runtime, which passes the slower the heavier it is. An entity is *eligible* if it has received no more than its share: its virtual runtime is not past the
-queue's average V. Of the eligible ones the earliest virtual deadline wins, where a deadline lies one slice of virtual time after the entity's last request. What an entity is owed or owes
+Every entity has a virtual runtime, which passes the slower the heavier it is. An entity is *eligible* if it has received no more than its share: its
+virtual runtime is not past the
+queue's average V. Of the eligible ones the earliest virtual deadline wins, where a deadline lies one slice of virtual time after the entity's last
+request. What an entity is owed or owes
 when it goes to sleep (its lag) it finds again when it wakes up.
 
-This is the bare data structure: no clock, no tasks, no processor. Times are cycles, virtual times 1/1024 cycles; all arithmetic is on integers, and ties go to the lower key.
+This is the bare data structure: no clock, no tasks, no processor. Times are cycles, virtual times 1/1024 cycles; all arithmetic is on integers, and
+ties go to the lower key.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """High-resolution timers and the clock event device under them.
 
-Each processor's local APIC timer is the device, in TSC-deadline mode: one shot, programmed for the earliest timer. `hrtimer_interrupt` runs what has expired and programs the next.
-If that interrupt never reaches this kernel -- because a guest took it -- the device stays silent: nobody programs it again, and time stands still for everything that waits on a timer.
+Each processor's local APIC timer is the device, in TSC-deadline mode: one shot, programmed for the earliest timer. `hrtimer_interrupt` runs what has
+expired and programs the next.
+If that interrupt never reaches this kernel -- because a guest took it -- the device stays silent: nobody programs it again, and time stands still for
+everything that waits on a timer.
 """
 
 from __future__ import annotations

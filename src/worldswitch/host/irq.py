@@ -1,7 +1,9 @@
 """Interrupts: the flag that holds them, and the path from the local APIC to a handler.
 
-The flag is the processor's own RFLAGS.IF. Host code is Python and executes no instructions, so the moments at which the hardware would interrupt it are explicit: when interrupts are enabled
-with something pending, and whenever time is charged with interrupts on. On AMD processors GIF = 0 holds everything as well, whatever IF says (APM vol. 2 §15.17).
+The flag is the processor's own RFLAGS.IF. Host code is Python and executes no instructions, so the moments at which the hardware would interrupt it
+are explicit: when interrupts are enabled
+with something pending, and whenever time is charged with interrupts on. On AMD processors GIF = 0 holds everything as well, whatever IF says (APM
+vol. 2 §15.17).
 """
 
 from __future__ import annotations

@@ -303,7 +303,8 @@ class KernelCpu:
 
 
 class Kernel:
-    """The host kernel on a board. `hz`: ticks a second; `base_slice_us`: what a task runs for at a time, microseconds of virtual time. Implements `kvm.host.HostKernel`."""
+    """The host kernel on a board. `hz`: ticks a second; `base_slice_us`: what a task runs for at a time, microseconds of virtual time. Implements
+    `kvm.host.HostKernel`."""
 
     def __init__(self, board: Board, *, hz: int = 250, base_slice_us: int = 3000, costs: Costs | None = None) -> None:
         if not 10 <= hz <= 10_000 or board.frequency_hz // hz < 1000:

@@ -1,6 +1,7 @@
 """Tasks without a stack: what runs until it parks at a named point, and the small record from which it goes on.
 
-A task's `body` is kernel code as a function: `run` executes until it must wait, be preempted, or has entered a guest, and says which. Nothing of it stays on Python's stack
+A task's `body` is kernel code as a function: `run` executes until it must wait, be preempted, or has entered a guest, and says which. Nothing of it
+stays on Python's stack
 in between, so that the whole host can be saved, copied and continued at any moment.
 """
 

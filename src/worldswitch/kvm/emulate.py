@@ -1,6 +1,7 @@
 """The instruction emulator: executes one guest instruction in software, for accesses to what is no memory and for string port I/O.
 
-It is the concrete engine on a processor of its own, whose bus is the guest's physical address space: same decoder, same semantics, same faults as everywhere else. Where the bus
+It is the concrete engine on a processor of its own, whose bus is the guest's physical address space: same decoder, same semantics, same faults as
+everywhere else. Where the bus
 meets something that only user space can answer, the attempt ends, and is made again with the answer.
 """
 

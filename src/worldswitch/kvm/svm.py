@@ -143,7 +143,8 @@ class SvmOps:
     # Loading.
 
     def vcpu_load(self, vcpu: Vcpu, host: HostCpu) -> None:
-        """A VMCB is memory: there is nothing to make current. Another processor's translations of this ASID are not this one's (no tagging across context changes here)."""
+        """A VMCB is memory: there is nothing to make current. Another processor's translations of this ASID are not this one's (no tagging across
+        context changes here)."""
 
     def vcpu_put(self, vcpu: Vcpu, host: HostCpu) -> None:
         """Nothing stays on the processor."""
@@ -255,7 +256,8 @@ class SvmOps:
         vmcb[V.V_INTR] = vmcb[V.V_INTR] & ~(V_IRQ | V_IGN_TPR | 0xF << V_INTR_PRIO_SHIFT)
 
     def enable_nmi_window(self, vcpu: Vcpu) -> None:
-        """The IRET intercept of the handler that is running tells when the next NMI can go in; outside of a handler a shadow ends by itself with the next instruction."""
+        """The IRET intercept of the handler that is running tells when the next NMI can go in; outside of a handler a shadow ends by itself with the
+        next instruction."""
         if not vcpu.vendor.nmi_masked:
             self.enable_irq_window(vcpu)
 

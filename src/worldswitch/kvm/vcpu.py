@@ -306,7 +306,8 @@ class Vcpu:
     # Running.
 
     def start(self, comm: str = "", *, nice: int = 0, cpu: int = 0, on_exit: Callable[[Vcpu, Exit], bool] | None = None) -> Task:
-        """A thread that calls KVM_RUN again and again on processor `cpu`. `on_exit` gets each exit to user space and says whether to go on; without it any exit ends the thread."""
+        """A thread that calls KVM_RUN again and again on processor `cpu`. `on_exit` gets each exit to user space and says whether to go on; without
+        it any exit ends the thread."""
         if self.thread is not None:
             raise OSError(errno.EBUSY, f"vCPU {self.vcpu_id} has a thread")
         self.thread = VcpuThread(self, on_exit)

@@ -1,6 +1,7 @@
 """The run loop and what both vendors share: entering and leaving the guest, events, MSRs, CPUID, HLT, port I/O.
 
-The path of a world switch on the host's side, top to bottom: `vcpu_run` -> `vcpu_enter_guest` -> (the guest) -> `vcpu_left_guest` -> `vcpu_run`. A thread has no stack, so what in C is one
+The path of a world switch on the host's side, top to bottom: `vcpu_run` -> `vcpu_enter_guest` -> (the guest) -> `vcpu_left_guest` -> `vcpu_run`. A
+thread has no stack, so what in C is one
 function around the vm-entry instruction is two here, before and after it.
 """
 
@@ -47,7 +48,8 @@ _ENOSYS: Final = -1000 & MASK64
 
 
 def vcpu_run(vcpu: Vcpu, cpu: HostCpu, *, after_exit: bool = False) -> Park:
-    """Enter the guest again and again until user space is needed, the thread must wait, or the scheduler wants the processor. `after_exit`: the guest has just exited."""
+    """Enter the guest again and again until user space is needed, the thread must wait, or the scheduler wants the processor. `after_exit`: the guest
+    has just exited."""
     while True:
         if vcpu.reemulate:
             vcpu.reemulate = False
@@ -85,7 +87,8 @@ def vcpu_enter_guest(vcpu: Vcpu, cpu: HostCpu) -> bool:
     cpu.preempt_disable()
     ops.prepare_switch_to_guest(vcpu, cpu)
     cpu.local_irq_disable("vcpu_enter_guest")
-    # Whatever arrived until now was handled by the host and may have left work; whatever arrives from now on is pending and makes the guest exit at its first boundary.
+    # Whatever arrived until now was handled by the host and may have left work; whatever arrives from now on is pending and makes the guest exit at
+    # its first boundary.
     if vcpu.requests or cpu.need_resched():
         cpu.local_irq_enable("vcpu_enter_guest")
         cpu.preempt_enable()
@@ -212,7 +215,8 @@ def inject_pending_event(vcpu: Vcpu, cpu: HostCpu) -> None:
 
 
 def requeue(vcpu: Vcpu, info: int, error_code: int) -> None:
-    """vmx_complete_interrupts, svm_complete_interrupts: what the exit interrupted on its way to the guest, in the common format of IDT-vectoring information and EXITINTINFO."""
+    """vmx_complete_interrupts, svm_complete_interrupts: what the exit interrupted on its way to the guest, in the common format of IDT-vectoring
+    information and EXITINTINFO."""
     vcpu.exception_injected = None
     vcpu.nmi_injected = False
     vcpu.interrupt_injected = None

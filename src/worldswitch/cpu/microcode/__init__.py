@@ -1,6 +1,7 @@
 """Microcode: what is rare and intricate, in ordinary Python over the processor (SDM vol. 2, by mnemonic).
 
-A function takes the processor and the decoded instruction, whose `operands` are the concrete engine's. Same rules as for semantics: checks first, then intercepts (after the
+A function takes the processor and the decoded instruction, whose `operands` are the concrete engine's. Same rules as for semantics: checks first,
+then intercepts (after the
 faults that take priority over them, SDM vol. 3 §26.1.1), then changes. RIP goes on after the instruction unless `Processor.jump` or `next_rip` says otherwise.
 """
 

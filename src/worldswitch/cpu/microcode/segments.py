@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 
 def load_segment(cpu: Processor, seg: int, selector: int, cpl: int | None = None) -> None:
-    """Load ES, SS, DS, FS or GS with every check (SDM vol. 2, MOV). `cpl`: the privilege level that counts, if not the current one (returns to outer levels)."""
+    """Load ES, SS, DS, FS or GS with every check (SDM vol. 2, MOV). `cpl`: the privilege level that counts, if not the current one (returns to outer
+    levels)."""
     target = cpu.state.seg[seg]
     if not cpu.protected or cpu.state.rflags & Rflags.VM:
         target.selector, target.base = selector, selector << 4

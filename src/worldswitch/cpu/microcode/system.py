@@ -1,4 +1,5 @@
-"""Flags and processor control: CLI, STI, PUSHF, POPF, HLT, CPUID, time stamps, MSRs, descriptor-table registers, cache control, SWAPGS, SYSCALL (SDM vol. 2)."""
+"""Flags and processor control: CLI, STI, PUSHF, POPF, HLT, CPUID, time stamps, MSRs, descriptor-table registers, cache control, SWAPGS, SYSCALL (SDM
+vol. 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The consistency checks of VMRUN, one row each (APM vol. 2 §15.5.1, "Canonicalization and Consistency Checks"). A guest that fails one exits with VMEXIT_INVALID.
+"""The consistency checks of VMRUN, one row each (APM vol. 2 §15.5.1, "Canonicalization and Consistency Checks"). A guest that fails one exits with
+VMEXIT_INVALID.
 
 A predicate tells whether the VMCB is *good*.
 """

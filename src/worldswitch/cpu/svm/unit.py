@@ -112,7 +112,8 @@ class SvmUnit:
             raise fault(Vector.GP, 0)
 
     def vmrun(self, pointer: int, *, python: bool = True) -> None:
-        """VMRUN. Afterwards the processor is in the guest -- or already back in the host, if `Processor.guest` is None: the VMCB was inconsistent (VMEXIT_INVALID)."""
+        """VMRUN. Afterwards the processor is in the guest -- or already back in the host, if `Processor.guest` is None: the VMCB was inconsistent
+        (VMEXIT_INVALID)."""
         self._begin(Intercept.VMRUN)
         self._check_address(pointer)
         s = self.cpu.state

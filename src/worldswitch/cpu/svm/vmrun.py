@@ -1,6 +1,7 @@
 """VMRUN and #VMEXIT, in the order in which the processor does them (APM vol. 2 §15.5, §15.6).
 
-After an exit GIF is 0, so that no interrupt is taken whatever the host's RFLAGS.IF, which comes back as it was at VMRUN. The interrupt that caused the exit is still pending in
+After an exit GIF is 0, so that no interrupt is taken whatever the host's RFLAGS.IF, which comes back as it was at VMRUN. The interrupt that caused
+the exit is still pending in
 the local APIC: SVM never acknowledges it.
 """
 
@@ -24,7 +25,8 @@ _NESTED = 1
 
 
 def vmrun(cpu: Processor, pointer: int, host_rip: int) -> None:
-    """VMRUN after the instruction's own checks. `host_rip`: where the host goes on after the exit. Afterwards the processor is in the guest, or already back (`Processor.guest`
+    """VMRUN after the instruction's own checks. `host_rip`: where the host goes on after the exit. Afterwards the processor is in the guest, or
+    already back (`Processor.guest`
     is None): the VMCB was inconsistent."""
     s, unit = cpu.state, cpu.svm
     vmcb = Vmcb(cpu.bus, pointer)

@@ -1,6 +1,7 @@
 """The checks of a VM entry, one row each, in the manual's order: controls (SDM vol. 3 §27.2.1), host state (§27.2.2-27.2.4), guest state (§27.3.1).
 
-A predicate tells whether the VMCS is *good*. A bad control fails with VM-instruction error 7, a bad host-state field with 8; bad guest state is a failed entry with exit reason 33.
+A predicate tells whether the VMCS is *good*. A bad control fails with VM-instruction error 7, a bad host-state field with 8; bad guest state is a
+failed entry with exit reason 33.
 """
 
 from __future__ import annotations

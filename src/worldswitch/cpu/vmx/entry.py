@@ -24,7 +24,8 @@ _NOT_LOADABLE: Final = (Msr.IA32_FS_BASE, Msr.IA32_GS_BASE)
 
 
 def vm_entry(cpu: Processor, vmcs: VmcsRegion, name: str) -> InstructionError | None:
-    """VMLAUNCH or VMRESUME (`name`) after the instruction's own checks. None: the processor is now in the guest, or the entry failed late and is back in the host
+    """VMLAUNCH or VMRESUME (`name`) after the instruction's own checks. None: the processor is now in the guest, or the entry failed late and is back
+    in the host
     (`cpu.guest` tells). An error number: VMfailValid, nothing has changed."""
     failure = check_entry(cpu, vmcs)
     if failure is not None and failure.error is not None:

@@ -1,6 +1,7 @@
 """VM exit, in the order in which the processor does it (SDM vol. 3 ch. 28): information, guest state, MSRs, host state.
 
-After it, RFLAGS is 2: interrupts are off, and the host goes on after its vm-entry instruction with the interrupt that caused the exit still pending in the local APIC, or,
+After it, RFLAGS is 2: interrupts are off, and the host goes on after its vm-entry instruction with the interrupt that caused the exit still pending
+in the local APIC, or,
 with "acknowledge interrupt on exit", in the exit-interruption information.
 """
 

@@ -1,6 +1,7 @@
 """The VMX unit of one processor: its instructions, which host code in Python and machine code both call, and non-root operation as `cpu.intercept.GuestMode`.
 
-VMX instructions give 0 for VMsucceed, -1 for VMfailInvalid, or the error number of VMfailValid, and set RFLAGS accordingly (SDM vol. 3 §31.2); they raise `Fault` for #UD and #GP(0),
+VMX instructions give 0 for VMsucceed, -1 for VMfailInvalid, or the error number of VMfailValid, and set RFLAGS accordingly (SDM vol. 3 §31.2); they
+raise `Fault` for #UD and #GP(0),
 and `VmExit` where they exit.
 """
 
@@ -194,7 +195,8 @@ class VmxUnit:
         return self._succeed()
 
     def vmlaunch(self, *, python: bool = True) -> int:
-        """VMLAUNCH. After VMsucceed the processor is in the guest -- or already back in the host, if `Processor.guest` is None: the entry failed late (exit reason bit 31)."""
+        """VMLAUNCH. After VMsucceed the processor is in the guest -- or already back in the host, if `Processor.guest` is None: the entry failed late
+        (exit reason bit 31)."""
         return self._enter(Intercept.VMLAUNCH, python)
 
     def vmresume(self, *, python: bool = True) -> int:
