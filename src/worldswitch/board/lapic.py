@@ -16,10 +16,12 @@ from worldswitch.arch.msr import X2APIC_FIRST, X2APIC_LAST, ApicBase, Msr
 from worldswitch.board.lapic_timer import ApicClock, ApicTimer
 from worldswitch.errors import ConfigurationError
 
+__all__ = ["DEFAULT_BASE", "PAGE_BYTES", "ApicClock", "Ipi", "LocalApic", "highest"]
+
 _R = ApicRegister
 _MASK32: Final = 0xFFFFFFFF
 #: The version register announces six LVT entries (SDM vol. 3 §11.4.8), so there is none for CMCI.
-REGISTERS: Final = {register: spec for register, spec in arch.REGISTERS.items() if register != _R.LVT_CMCI}
+REGISTERS: Final[dict[int, arch.RegisterSpec]] = {register: spec for register, spec in arch.REGISTERS.items() if register != _R.LVT_CMCI}
 _LVTS: Final = tuple(register for register in arch.LVT_REGISTERS if register in REGISTERS)
 _PINS: Final = (_R.LVT_LINT0, _R.LVT_LINT1)
 #: What raised an interrupt, for traces.
@@ -27,9 +29,9 @@ _SOURCES: Final = {register: register.name.removeprefix("LVT_").lower() for regi
 _REMOTE_IRR: Final = 1 << 14
 _LEVEL: Final = 1 << 15
 #: Bits that are read-only, and so not reserved, in registers that WRMSR writes: delivery status; remote IRR where a pin has one.
-_READ_ONLY: Final = {register: arch.LVT_DELIVERY_STATUS | (_REMOTE_IRR if register in _PINS else 0) for register in (*_LVTS, _R.ICR_LOW)}
+_READ_ONLY: Final[dict[int, int]] = {register: arch.LVT_DELIVERY_STATUS | (_REMOTE_IRR if register in _PINS else 0) for register in (*_LVTS, _R.ICR_LOW)}
 #: Bits of a register page that software could have put there.
-_RESTORED: Final = {register: spec.writable | _READ_ONLY.get(register, 0) & _REMOTE_IRR for register, spec in REGISTERS.items() if spec.write}
+_RESTORED: Final[dict[int, int]] = {register: spec.writable | _READ_ONLY.get(register, 0) & _REMOTE_IRR for register, spec in REGISTERS.items() if spec.write}
 #: An xAPIC's and an x2APIC's broadcast destinations (SDM vol. 3 §11.6.2.1, §11.12.9).
 _BROADCAST8: Final = 0xFF
 _BROADCAST32: Final = _MASK32

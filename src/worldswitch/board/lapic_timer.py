@@ -52,8 +52,8 @@ class ApicTimer:
         self._disarm()
         self.mode = int(TimerMode.ONE_SHOT)
         self.initial = self.divide = 0
+        #: IA32_TSC_DEADLINE: 0 unless armed.
         self.deadline = 0
-        """IA32_TSC_DEADLINE: 0 unless armed."""
         self._due = 0
         #: When the running count was loaded, in cycles; None if it is not running.
         self._start: int | None = None
