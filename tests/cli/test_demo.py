@@ -1,4 +1,4 @@
-"""`worldswitch demo`: the story it tells, and what each switch changes. The facts are read off the trace and off the registers that were saved, not off the prose."""
+"""`worldswitch demo`: the story it tells, and what each switch changes. The facts are read off the trace and the saved registers, not off the prose."""
 
 from __future__ import annotations
 

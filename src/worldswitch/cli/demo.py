@@ -67,10 +67,8 @@ def _print_episode(machine: Machine, episode: Episode, title: str, console: Cons
 
 def _print(machine: Machine, story: list[Episode], everything: bool, console: Console) -> None:
     o = machine.options
-    console.print(
-        Text(f"{machine.board.model.brand}, {o.frequency_hz / 1e6:g} MHz, {o.cycles_per_instruction} cycles an instruction, HZ={o.hz}; times are virtual: us, and +cycles since the interrupt was raised"),
-        soft_wrap=True,
-    )  # fmt: skip
+    speed = f"{o.frequency_hz / 1e6:g} MHz, {o.cycles_per_instruction} cycles an instruction, HZ={o.hz}"
+    console.print(Text(f"{machine.board.model.brand}, {speed}; times are virtual: us, and +cycles since the interrupt was raised"), soft_wrap=True)
     console.print()
     number = told = 0
     for episode in story:
@@ -92,7 +90,8 @@ def _print(machine: Machine, story: list[Episode], everything: bool, console: Co
     for sentence in explanations(machine):
         console.print(Text("* " + sentence), soft_wrap=True)
     if machine.starved:
-        console.print(Text(f"The host starved: {machine.ticks} of {o.ticks} ticks in {machine.microseconds(machine.kernel.cpus[0].now()):.0f} us of virtual time.", style="bold red"))  # fmt: skip
+        lasted = machine.microseconds(machine.kernel.cpus[0].now())
+        console.print(Text(f"The host starved: {machine.ticks} of {o.ticks} ticks in {lasted:.0f} us of virtual time.", style="bold red"))
 
 
 def _table(machine: Machine) -> Table:

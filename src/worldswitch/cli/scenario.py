@@ -101,7 +101,8 @@ def vcpu_rows(machine: Machine) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name, guest in machine.guests.items():
         stat, thread = guest.vcpu.stat, guest.vcpu.thread
-        assert thread is not None and thread.task is not None
+        assert thread is not None
+        assert thread.task is not None
         rows.append(
             {
                 "vcpu": name,
@@ -120,8 +121,8 @@ def vcpu_rows(machine: Machine) -> list[dict[str, Any]]:
     rows.append(
         {
             "vcpu": "idle",
-            "instructions": 0, "iterations": 0, "exits": 0, "exits_by_reason": {}, "interrupts_injected": 0, "own_timer_interrupts": 0, "stranger_interrupts": 0,
-            "last_stranger_vector": 0, "host_ticks": cpu.idle.ticks, "cpu_share": round(cpu.idle.se.sum_exec / total, 4),
+            "instructions": 0, "iterations": 0, "exits": 0, "exits_by_reason": {}, "interrupts_injected": 0,
+            "own_timer_interrupts": 0, "stranger_interrupts": 0, "last_stranger_vector": 0, "host_ticks": cpu.idle.ticks, "cpu_share": round(cpu.idle.se.sum_exec / total, 4),
         }
     )  # fmt: skip
     return rows
@@ -134,21 +135,24 @@ def explanations(machine: Machine) -> list[str]:
     says: list[str] = []
     if o.cpu == "intel":
         says.append(
-            "Intel: the pin-based control external-interrupt exiting makes a pending interrupt leave the guest whatever its RFLAGS.IF; the exit loads RFLAGS = 2, "
+            "Intel: the pin-based control external-interrupt exiting makes a pending interrupt leave the guest whatever its "
+            "RFLAGS.IF; the exit loads RFLAGS = 2, "
             "so the host continues with IF = 0 (SDM vol. 3 §26.2, §28.5.3)."
             if o.intr_exiting
             else "Intel: with external-interrupt exiting off, a physical interrupt does not leave the guest (SDM vol. 3 §26.2)."
         )
     else:
         says.append(
-            "AMD: the INTR intercept makes a pending interrupt leave the guest; #VMEXIT clears GIF and brings back the host's own RFLAGS with IF = 1, so it is GIF that "
+            "AMD: the INTR intercept makes a pending interrupt leave the guest; #VMEXIT clears GIF and brings back the host's own "
+            "RFLAGS with IF = 1, so it is GIF that "
             "holds the interrupt until STGI (APM vol. 2 §15.13.1, §15.17)."
             if o.intr_exiting
             else "AMD: with the INTR intercept off, a physical interrupt does not leave the guest (APM vol. 2 §15.13.1)."
         )
     if o.intr_exiting and o.cpu == "intel":
         says.append(
-            "Acknowledge interrupt on exit: the exit itself ran the acknowledge cycle, the vector is in the exit-interruption information, and KVM calls the handler before it "
+            "Acknowledge interrupt on exit: the exit itself ran the acknowledge cycle, the vector is in the exit-interruption "
+            "information, and KVM calls the handler before it "
             "enables interrupts (SDM vol. 3 §28.2.2)."
             if o.ack_on_exit
             else "No acknowledge on exit: the vector is still in IRR after the exit, the exit-interruption information is not valid, and the tick is taken at local_irq_enable."
@@ -158,17 +162,21 @@ def explanations(machine: Machine) -> list[str]:
         if takers:
             row = takers[0]
             says.append(
-                f"{row['vcpu']} took the host's tick (vector {row['last_stranger_vector']:#x}) through its own IDT: nobody told the host's local APIC end of interrupt, its timer is not "
-                f"armed again, and the host's scheduler starves. The host handled {machine.ticks} of {o.ticks} ticks; the run was ended at the limit of virtual time."
+                f"{row['vcpu']} took the host's tick (vector {row['last_stranger_vector']:#x}) through its own IDT: nobody told the "
+                f"host's local APIC end of interrupt, its timer is not "
+                f"armed again, and the host's scheduler starves. The host handled {machine.ticks} of {o.ticks} ticks; the run was ended "
+                f"at the limit of virtual time."
             )
         else:
             says.append(
-                f"The guest keeps interrupts off, so the tick stays pending in IRR (vector {LOCAL_TIMER_VECTOR:#x}) and nothing takes the processor away: the host handled "
+                f"The guest keeps interrupts off, so the tick stays pending in IRR (vector {LOCAL_TIMER_VECTOR:#x}) and nothing takes the "
+                f"processor away: the host handled "
                 f"{machine.ticks} of {o.ticks} ticks; the run was ended at the limit of virtual time."
             )
     if o.cpu == "amd" and not o.v_intr_masking:
         says.append(
-            "V_INTR_MASKING off: physical interrupts are masked by the guest's RFLAGS.IF, so while the guest has IF = 0 the host's tick waits although INTR is intercepted "
+            "V_INTR_MASKING off: physical interrupts are masked by the guest's RFLAGS.IF, so while the guest has IF = 0 the host's "
+            "tick waits although INTR is intercepted "
             f"(APM vol. 2 §15.21.1). The host handled {machine.ticks} of {o.ticks} ticks"
             + ("; the run was ended at the limit of virtual time." if machine.starved else ".")
         )

@@ -110,10 +110,8 @@ def walk(bus: Bus, rules: Rules, linear: int, locate: Callable[[int, bool], int]
     _check(rules, writable, user, executable, access)
     _mark(bus, rules, path, locate)
     offset_mask = (1 << shift) - 1
-    if size == 4 and shift == 22:  # PSE-36 (SDM vol. 3 table 4-4)
-        base = entry & 0xFFC00000 | (entry & 0x1FE000) << 19
-    else:
-        base = entry & ADDRESS_MASK & ~offset_mask
+    pse36 = size == 4 and shift == 22  # SDM vol. 3 table 4-4
+    base = entry & 0xFFC00000 | (entry & 0x1FE000) << 19 if pse36 else entry & ADDRESS_MASK & ~offset_mask
     return Translation(base | linear & offset_mask & ~0xFFF, writable, user, rules.write or bool(entry & Pte.D), executable)
 
 

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from worldswitch.kvm.vcpu import Vcpu
 
 _SEGMENTS: Final = {
-    "es": Save.ES, "cs": Save.CS, "ss": Save.SS, "ds": Save.DS, "fs": Save.FS, "gs": Save.GS, "ldtr": Save.LDTR, "tr": Save.TR, "gdtr": Save.GDTR, "idtr": Save.IDTR,
+    "es": Save.ES, "cs": Save.CS, "ss": Save.SS, "ds": Save.DS, "fs": Save.FS, "gs": Save.GS, "ldtr": Save.LDTR, "tr": Save.TR,
+    "gdtr": Save.GDTR, "idtr": Save.IDTR,
 }  # fmt: skip
 #: `cpu.state` slot to offset in the VMCB.
 _FIELDS: Final[dict[str, int]] = {
@@ -365,6 +366,11 @@ def _common(function: Callable[[Vcpu, HostCpu], int]) -> Callable[[SvmOps, Vcpu,
     return lambda ops, vcpu, host: function(vcpu, host)
 
 
+#: Instructions that the guest's CPUID does not offer: #UD.
+_NOT_OFFERED: Final = (
+    VmexitCode.VMRUN, VmexitCode.VMLOAD, VmexitCode.VMSAVE, VmexitCode.STGI, VmexitCode.CLGI, VmexitCode.SKINIT, VmexitCode.INVLPGA, VmexitCode.MONITOR,
+    VmexitCode.MWAIT, VmexitCode.XSETBV, VmexitCode.RSM,
+)  # fmt: skip
 #: svm_exit_handlers.
 _HANDLERS: Final[dict[int, Callable[[SvmOps, Vcpu, HostCpu], int]]] = {
     VmexitCode.INTR: SvmOps._handle_intr,
@@ -381,5 +387,5 @@ _HANDLERS: Final[dict[int, Callable[[SvmOps, Vcpu, HostCpu], int]]] = {
     VmexitCode.SHUTDOWN: SvmOps._handle_shutdown,
     VmexitCode.INVD: SvmOps._handle_skip,
     VmexitCode.WBINVD: SvmOps._handle_skip,
-    **dict.fromkeys((VmexitCode.VMRUN, VmexitCode.VMLOAD, VmexitCode.VMSAVE, VmexitCode.STGI, VmexitCode.CLGI, VmexitCode.SKINIT, VmexitCode.INVLPGA, VmexitCode.MONITOR, VmexitCode.MWAIT, VmexitCode.XSETBV, VmexitCode.RSM), SvmOps._handle_ud),
+    **dict.fromkeys(_NOT_OFFERED, SvmOps._handle_ud),
 }  # fmt: skip

@@ -462,6 +462,11 @@ def _common(function: Callable[[Vcpu, HostCpu], int]) -> Callable[[VmxOps, Vcpu,
     return lambda ops, vcpu, host: function(vcpu, host)
 
 
+#: Instructions that the guest's CPUID does not offer: #UD.
+_NOT_OFFERED: Final = (
+    ExitReason.VMCLEAR, ExitReason.VMLAUNCH, ExitReason.VMPTRLD, ExitReason.VMPTRST, ExitReason.VMREAD, ExitReason.VMRESUME, ExitReason.VMWRITE,
+    ExitReason.VMXOFF, ExitReason.VMXON, ExitReason.INVEPT, ExitReason.INVVPID, ExitReason.XSETBV, ExitReason.GETSEC,
+)  # fmt: skip
 #: kvm_vmx_exit_handlers.
 _HANDLERS: Final[dict[int, Callable[[VmxOps, Vcpu, HostCpu], int]]] = {
     ExitReason.EXCEPTION_OR_NMI: VmxOps._handle_exception_nmi,
@@ -480,5 +485,5 @@ _HANDLERS: Final[dict[int, Callable[[VmxOps, Vcpu, HostCpu], int]]] = {
     ExitReason.EPT_MISCONFIGURATION: VmxOps._handle_ept_misconfig,
     ExitReason.INVD: VmxOps._handle_skip,
     ExitReason.WBINVD: VmxOps._handle_skip,
-    **dict.fromkeys((ExitReason.VMCLEAR, ExitReason.VMLAUNCH, ExitReason.VMPTRLD, ExitReason.VMPTRST, ExitReason.VMREAD, ExitReason.VMRESUME, ExitReason.VMWRITE, ExitReason.VMXOFF, ExitReason.VMXON, ExitReason.INVEPT, ExitReason.INVVPID, ExitReason.XSETBV, ExitReason.GETSEC), VmxOps._handle_ud),
+    **dict.fromkeys(_NOT_OFFERED, VmxOps._handle_ud),
 }  # fmt: skip
