@@ -131,16 +131,20 @@ class PhysicalMemory:
             address -= start
             view[address : address + size] = value.to_bytes(size, "little")
             return
+        self._write_elsewhere(address, size, value)
+
+    def _write_elsewhere(self, address: int, size: int, value: int) -> None:
         region = self._region(address)
         if region is None or address + size > region.end:
             if size > 1:
                 for i in range(size):
-                    self.write(address + i, 1, value >> 8 * i & 0xFF)
+                    self._write_elsewhere(address + i, 1, value >> 8 * i & 0xFF)
         elif region.device is not None:
             region.device.mmio_write(address - region.start, size, value)
         else:
             self._recent = region
-            self.write(address, size, value)
+            address -= region.start
+            region.view[address : address + size] = value.to_bytes(size, "little")
 
     def _region(self, address: int) -> _Region | None:
         """What answers at an address."""
