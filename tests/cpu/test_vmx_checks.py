@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from cpu.vmx_harness import Vmx
 
+from cpu.vmx_harness import Vmx
 from worldswitch.arch.vmcs import Vmcs
 from worldswitch.arch.vmx import INTR_INFO_VALID, EntryControls, ExitControls, ExitReason, InstructionError, PinBased, ProcBased, ProcBased2
 from worldswitch.cpu.vmx.checks import CONTROL_CHECKS, GUEST_CHECKS, HOST_CHECKS, Check
@@ -66,7 +66,13 @@ CONTROLS: dict[str, list[Mutation]] = {
     "virtual NMIs need NMI exiting": [bits(V.PIN_BASED_VM_EXEC_CONTROL, PinBased.VIRTUAL_NMIS, PinBased.NMI_EXITING)],
     "NMI-window exiting needs virtual NMIs": [bits(V.CPU_BASED_VM_EXEC_CONTROL, ProcBased.NMI_WINDOW_EXITING)],
     "VPID is not 0": [bits(V.SECONDARY_VM_EXEC_CONTROL, ProcBased2.ENABLE_VPID, 0, (V.VIRTUAL_PROCESSOR_ID, 0))],
-    "EPTP": [put((V.EPT_POINTER, 0x1E | 7)), bits(V.EPT_POINTER, off=0x38), bits(V.EPT_POINTER, on=1 << 41), bits(V.EPT_POINTER, on=0x100), bits(V.EPT_POINTER, on=5)],
+    "EPTP": [
+        put((V.EPT_POINTER, 0x1E | 7)),
+        bits(V.EPT_POINTER, off=0x38),
+        bits(V.EPT_POINTER, on=1 << 41),
+        bits(V.EPT_POINTER, on=0x100),
+        bits(V.EPT_POINTER, on=5),
+    ],
     "unrestricted guest needs EPT": [bits(V.SECONDARY_VM_EXEC_CONTROL, ProcBased2.UNRESTRICTED_GUEST, ProcBased2.ENABLE_EPT)],
     "VM_EXIT_CONTROLS: reserved bits": [bits(V.VM_EXIT_CONTROLS, off=0x200 << 1 | 1), bits(V.VM_EXIT_CONTROLS, on=ExitControls.SAVE_PREEMPTION_TIMER)],
     "VM_EXIT_MSR_STORE_ADDR: 16-byte aligned, within the physical width": [put((V.VM_EXIT_MSR_STORE_COUNT, 1), (V.VM_EXIT_MSR_STORE_ADDR, 8))],

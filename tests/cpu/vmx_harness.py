@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from cpu.bare import CODE, GDT, IDT, PML4, STACK, TR, TSS, Bare
-
 from worldswitch.arch.registers import Cr4
 from worldswitch.arch.vmcs import VMCS_REVISION_ID, Vmcs
 from worldswitch.arch.vmx import (
-    ENTRY_TRUE_DEFAULT1, EXIT_TRUE_DEFAULT1, PIN_DEFAULT1, PROC_TRUE_DEFAULT1, EntryControls, ExitControls, PinBased, ProcBased, ProcBased2,
+    ENTRY_TRUE_DEFAULT1,
+    EXIT_TRUE_DEFAULT1,
+    PIN_DEFAULT1,
+    PROC_TRUE_DEFAULT1,
+    EntryControls,
+    ExitControls,
+    PinBased,
+    ProcBased,
+    ProcBased2,
 )  # fmt: skip
 from worldswitch.cpu.processor import Stop
 from worldswitch.cpu.vmx.vmcs import VmcsRegion
@@ -21,7 +28,9 @@ HOST_RIP, HOST_RSP = 0x18000, 0x28000
 class Vmx(Bare):
     """`vmcs` gives direct access to the region: tests prepare what no VMWRITE could."""
 
-    def __init__(self, code: bytes = b"\xeb\xfe", *, pin: int = PinBased.EXTERNAL_INTERRUPT_EXITING, proc: int = 0, proc2: int = 0, exit_: int = 0, **timing: int) -> None:
+    def __init__(
+        self, code: bytes = b"\xeb\xfe", *, pin: int = PinBased.EXTERNAL_INTERRUPT_EXITING, proc: int = 0, proc2: int = 0, exit_: int = 0, **timing: int
+    ) -> None:
         super().__init__("intel", code, **timing)
         self.apic_on()
         self.words(EPT_ROOT, EPT_PDPT | 7)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from struct import Struct
 from typing import Final, NamedTuple, Protocol
 
 from worldswitch.errors import ConfigurationError, MemoryAccessError
@@ -15,6 +16,9 @@ from worldswitch.errors import ConfigurationError, MemoryAccessError
 _PAGE: Final = 4096
 _PORTS: Final = 1 << 16
 _NO_RAM: Final = memoryview(bytearray(0))
+#: How the usual sizes are read and written in place: several times faster than through bytes.
+_GET: Final = {size: Struct(code).unpack_from for size, code in ((1, "<B"), (2, "<H"), (4, "<I"), (8, "<Q"))}
+_PUT: Final = {size: Struct(code).pack_into for size, code in ((1, "<B"), (2, "<H"), (4, "<I"), (8, "<Q"))}
 
 
 class MmioDevice(Protocol):
@@ -46,7 +50,23 @@ class _Region(NamedTuple):
     device: MmioDevice | None
 
 
-_NOWHERE: Final = _Region(0, 0, _NO_RAM, None)
+def _load(view: memoryview, at: int, size: int) -> int:
+    get = _GET.get(size)
+    if get is not None:
+        value: int = get(view, at)[0]
+        return value
+    return int.from_bytes(view[at : at + size], "little")
+
+
+def _store(view: memoryview, at: int, size: int, value: int) -> None:
+    put = _PUT.get(size)
+    if put is not None:
+        put(view, at, value)
+    else:
+        view[at : at + size] = value.to_bytes(size, "little")
+
+
+_NOWHERE: Final = (0, 0, _NO_RAM)
 
 
 class PhysicalMemory:
@@ -58,7 +78,7 @@ class PhysicalMemory:
         self._regions: list[_Region] = []
         self._ports: dict[int, PortDevice] = {}
         self._watchers: dict[int, list[Callable[[int], None]]] = {}
-        # The RAM region used last: accesses come in runs. One reference, so that a thread never sees half of a change.
+        # The RAM region used last (start, end, bytes): accesses come in runs. One reference, so that a thread never sees half of a change.
         self._recent = _NOWHERE
 
     # Building.
@@ -107,10 +127,9 @@ class PhysicalMemory:
     # Bus: memory. The fast path of `read` and `write` is one comparison with the region used last.
 
     def read(self, address: int, size: int) -> int:
-        start, end, view, _ = self._recent
+        start, end, view = self._recent
         if start <= address and address + size <= end:
-            address -= start
-            return int.from_bytes(view[address : address + size], "little")
+            return _load(view, address - start, size)
         region = self._region(address)
         if region is None or address + size > region.end:
             # A byte alone that nothing answers, or an edge: every byte goes where it belongs.
@@ -119,17 +138,16 @@ class PhysicalMemory:
             return sum(self.read(address + i, 1) << 8 * i for i in range(size))
         if region.device is not None:
             return region.device.mmio_read(address - region.start, size) & (1 << 8 * size) - 1
-        self._recent = region
-        return self.read(address, size)
+        self._recent = region.start, region.end, region.view
+        return _load(region.view, address - region.start, size)
 
     def write(self, address: int, size: int, value: int) -> None:
         watchers = self._watchers
         if watchers and (address >> 12 in watchers or address + size - 1 >> 12 in watchers):
             self.written(address, size)
-        start, end, view, _ = self._recent
+        start, end, view = self._recent
         if start <= address and address + size <= end:
-            address -= start
-            view[address : address + size] = value.to_bytes(size, "little")
+            _store(view, address - start, size, value)
             return
         self._write_elsewhere(address, size, value)
 
@@ -142,9 +160,8 @@ class PhysicalMemory:
         elif region.device is not None:
             region.device.mmio_write(address - region.start, size, value)
         else:
-            self._recent = region
-            address -= region.start
-            region.view[address : address + size] = value.to_bytes(size, "little")
+            self._recent = region.start, region.end, region.view
+            _store(region.view, address - region.start, size, value)
 
     def _region(self, address: int) -> _Region | None:
         """What answers at an address."""

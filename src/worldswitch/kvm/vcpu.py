@@ -328,9 +328,11 @@ class Vcpu:
             assert self.thread is not None
             self.thread.synchronous = True
         else:
+            self.thread.returned = False
             self.thread.user_queue.wake_up()
-        self.vm.kernel.run(lambda: self.exit is not None, max_time=max_time)
-        if self.exit is None:
+        thread = self.thread
+        self.vm.kernel.run(lambda: thread.returned, max_time=max_time)
+        if not thread.returned or self.exit is None:
             raise OSError(errno.EINTR, "KVM_RUN was interrupted")
         return self.exit
 
@@ -342,6 +344,8 @@ class VcpuThread:
         self.vcpu = vcpu
         self.on_exit = on_exit
         self.synchronous = False
+        #: KVM_RUN has come back to its (synchronous) caller, and the thread sleeps.
+        self.returned = False
         self.task: Task | None = None
         self._in_ioctl = False
         #: Where the thread sleeps while its caller is between two KVM_RUNs.
@@ -368,6 +372,7 @@ class VcpuThread:
         if self.synchronous:
             # The caller of `Vcpu.run` goes on; the thread sleeps until it is called again.
             self.user_queue.prepare_to_wait(cpu.current)
+            self.returned = True
             return Park.BLOCKED
         if self.on_exit is not None and vcpu.exit is not None and self.on_exit(vcpu, vcpu.exit):
             if vcpu.pending_input is not None:
