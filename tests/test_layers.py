@@ -41,8 +41,8 @@ BELONGS = {"__main__": "cli"}
 def imported(tree: ast.Module, module: str, *, is_package: bool) -> Iterator[tuple[int, str]]:
     """Line and absolute dotted name of everything that a module takes from this project, wherever the import stands.
 
-    `from a import b` gives `a.b`: whether `b` is a module or a name in one, the first parts are the same. What `import worldswitch` makes reachable is found by its dotted use, and
-    what is imported by name at run time by that name.
+    `from a import b` gives `a.b`: whether `b` is a module or a name in one, the first parts are the same. What `import worldswitch` makes
+    reachable is found by its dotted use, and what is imported by name at run time by that name.
     """
     for node in ast.walk(tree):
         names: list[str] = []
@@ -66,12 +66,12 @@ def imported(tree: ast.Module, module: str, *, is_package: bool) -> Iterator[tup
 
 def layer_of(name: str) -> str:
     """The layer that a dotted name of this project is in; "" for `worldswitch` itself and its own `__version__`."""
-    part = (name.split(".") + [""])[1]
+    part = [*name.split("."), ""][1]
     return BELONGS.get(part, "" if part.startswith("__") else part)
 
 
 def violations(source: str, module: str, *, is_package: bool = False, modules: Collection[str] = ()) -> list[str]:
-    """What a module must not import, as `line: name`. `modules` are those that exist, to tell a module below a package from a name in it."""
+    """What a module must not import, as `line: name`. `modules` exist: they tell a module in a package from a name in it."""
     layer = layer_of(module)
     allowed = EVERYWHERE | {layer} | MAY_IMPORT.get(layer, set())
     public_only = PUBLIC_ONLY.get(layer, set())

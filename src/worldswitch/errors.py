@@ -1,7 +1,7 @@
 """Every error of our own: what was wrong, where, and what to do about it.
 
-Calls of the KVM API are the exception: they fail as the kernel's do, with `OSError` and the same errno. Each error keeps what it says as typed attributes too, and survives pickling, so
-that it can come back from another process. Relies on nothing; every layer may raise them.
+Calls of the KVM API are the exception: they fail as the kernel's do, with `OSError` and the same errno. Each error keeps what it says as
+typed attributes too, and survives pickling, so that it can come back from another process. Relies on nothing; every layer may raise them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _rebuild(cls: type[WorldswitchError], args: tuple[object, ...]) -> Worldswit
 
 
 class ConfigurationError(WorldswitchError):
-    """A parameter or option that cannot be: `parameter` by name, the `value` it was given, and what is `accepted` (completes "it must be ...")."""
+    """A parameter or option that cannot be: `parameter` by name, its `value`, and what is `accepted` (completes "it must be ...")."""
 
     def __init__(self, parameter: str, value: object, accepted: str) -> None:
         super().__init__(f"{parameter} = {value!r} is not possible: it must be {accepted}")
@@ -41,7 +41,7 @@ class UnknownCpuModel(ConfigurationError):
 
 
 class UnimplementedInstruction(WorldswitchError):
-    """The processor offers this instruction, but this version does not execute it. (Where the architecture says #UD, the guest gets #UD instead.)
+    """The processor offers this instruction, but this version does not execute it. (Where the architecture says #UD, the guest gets #UD.)
 
     `code` is its bytes, `rip` where it lies (as the guest has it in RIP), `mode` the processor's mode there, `text` its disassembly.
     """
@@ -58,7 +58,7 @@ class UnimplementedInstruction(WorldswitchError):
 
 
 class UnimplementedFeature(WorldswitchError):
-    """Something that the processor or the hypervisor would do here and this version does not: `what`, and `where` it was met (completes "met ...")."""
+    """Something that processor or hypervisor would do here and this version does not: `what`, and `where` (completes "met ...")."""
 
     def __init__(self, what: str, where: str) -> None:
         super().__init__(f"{what} is not implemented (met {where}); nothing can go on past it, please report what needs it")
@@ -70,8 +70,10 @@ class GuestMemoryError(WorldswitchError):
     """A host-side access to guest memory outside of what the guest was given: guest-physical `address`, `size` in bytes."""
 
     def __init__(self, address: int, size: int) -> None:
-        span = f"{size} byte{'' if size == 1 else 's'} at guest-physical {address:#x}"
-        super().__init__(f"{span} are not all memory of this machine; access only ranges that lie in its RAM or in one memory slot")
+        super().__init__(
+            f"access to guest-physical {address:#x}, {size:#x} bytes long: not all of it is memory of this machine; "
+            "access only ranges that lie in its RAM or in one memory slot"
+        )
         self.address = address
         self.size = size
 
