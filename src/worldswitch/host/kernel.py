@@ -151,7 +151,7 @@ class KernelCpu:
         processor's turn is over. Gives the cycles really spent, without those of interrupt handlers."""
         spent = 0
         while spent < cycles and not self.need_resched() and self.now() < self.limit:
-            due = self.kernel.board.events.next_time()
+            due = self.kernel.board.events.next_time(self.index)
             end = self.limit if due is None else min(self.limit, max(due, self.now() + 1))
             step = min(end - self.now(), cycles - spent)
             self.kernel.board.advance(self.processor, step)
@@ -235,13 +235,14 @@ class KernelCpu:
 
     def enqueue(self, task: Task, *, new: bool = False) -> None:
         """Make a task compete for this processor. If it should have it at once and this is another processor's doing, an IPI says so."""
+        running = self.kernel.cpu_running()
+        self.follow(running.now())  # it has halted until now
         self.update_curr()
         self.tasks[task.pid] = task
         task.state = TaskState.RUNNING
         self.rq.enqueue(task.se, new=new)
         if not self._owner().need_resched and self.rq.wakeup_preempts(task.se):
             self.set_need_resched("wake_up_new_task" if new else "check_preempt_wakeup_fair")
-            running = self.kernel.cpu_running()
             if running is not self:
                 running.send_reschedule(self.index)
 
@@ -310,15 +311,19 @@ class KernelCpu:
 
     def _wait_for_interrupt(self) -> bool:
         """The processor halts: its clock goes on to the next event, or to its limit. True if an interrupt is pending."""
-        board = self.kernel.board
-        due = board.events.next_time()
-        # Event by event: one that interrupts nobody may have been the last, and time must not run away then.
-        until = self.limit if due is None else min(self.limit, due + 1)
-        return board.idle(self.processor, until if until < NEVER else self.now())
+        return self.kernel.board.idle(self.processor, self.limit)
 
-    def dormant(self) -> bool:
-        """Nothing happens on this processor unless an event comes."""
-        return self.halted and not self.current.need_resched and not self.processor.apic.pending() and not self.processor.apic.nmi_pending()
+    def next_time(self) -> int:
+        """When something happens here next: now, or, while it halts, at its next event; `NEVER` if none is to come."""
+        apic = self.processor.apic
+        if not self.halted or self.current.need_resched or apic.pending() or apic.nmi_pending():
+            return self.now()
+        due = self.kernel.board.events.next_time(self.index)
+        return NEVER if due is None else max(due, self.now())
+
+    def follow(self, time: int) -> None:
+        """While it halts, its clock goes on with the others', up to what happens here next."""
+        self.processor.cycles = max(self.now(), min(time, self.next_time()))
 
     # The loop.
 
@@ -490,24 +495,31 @@ class Kernel:
 
         `until` is asked between two pieces of work of any processor. May be called again, whatever it gave.
         """
-        end = NEVER if max_time is None else max_time
+        stop = self._run(until, NEVER if max_time is None else max_time)
+        latest = max(cpu.now() for cpu in self.cpus)
+        for cpu in self.cpus:
+            cpu.follow(latest)
+        return stop
+
+    def _run(self, until: Callable[[], bool] | None, end: int) -> RunEnd:
         while True:
             if until is not None and until():
                 return RunEnd.DONE
-            cpu = min(self.cpus, key=lambda c: (c.processor.cycles, c.index))
-            if cpu.now() >= end:
-                return RunEnd.TIME
-            due = self.board.events.next_time()
-            if due is None and all(c.dormant() for c in self.cpus):
+            # Who halts is where its next event is: what another processor may send it meanwhile arrives as an event, too.
+            times = [cpu.next_time() for cpu in self.cpus]
+            first = min(times)
+            if first >= NEVER:
                 return RunEnd.QUIET
-            limit = end
-            others = [c.now() for c in self.cpus if c is not cpu]
-            if others:
-                limit = min(end, min(others) + _LOOKAHEAD)
-                if due is not None and min(others) < due - 1:
-                    limit = min(limit, due - 1)  # an event fires once, for all: not before everybody has come up to it
-            self.running = cpu
-            cpu.advance(limit)
+            if first >= end:
+                for cpu in self.cpus:
+                    cpu.follow(end)
+                return RunEnd.TIME
+            index = times.index(first)
+            cpu = self.running = self.cpus[index]
+            halted_at = cpu.now() if cpu.halted else -1
+            cpu.advance(min([end, *(time + _LOOKAHEAD for time in times[:index] + times[index + 1 :])]))
+            if cpu.halted and cpu.now() == halted_at:
+                return RunEnd.QUIET  # halted for good: what is pending is masked, and nothing else is to come
 
 
 def _timer_interrupt(cpu: KernelCpu) -> None:
