@@ -51,19 +51,11 @@ class _Region(NamedTuple):
 
 
 def _load(view: memoryview, at: int, size: int) -> int:
-    get = _GET.get(size)
-    if get is not None:
-        value: int = get(view, at)[0]
-        return value
     return int.from_bytes(view[at : at + size], "little")
 
 
 def _store(view: memoryview, at: int, size: int, value: int) -> None:
-    put = _PUT.get(size)
-    if put is not None:
-        put(view, at, value)
-    else:
-        view[at : at + size] = value.to_bytes(size, "little")
+    view[at : at + size] = value.to_bytes(size, "little")
 
 
 _NOWHERE: Final = (0, 0, _NO_RAM)
@@ -129,7 +121,8 @@ class PhysicalMemory:
     def read(self, address: int, size: int) -> int:
         start, end, view = self._recent
         if start <= address and address + size <= end:
-            return _load(view, address - start, size)
+            get = _GET.get(size)
+            return get(view, address - start)[0] if get is not None else _load(view, address - start, size)
         region = self._region(address)
         if region is None or address + size > region.end:
             # A byte alone that nothing answers, or an edge: every byte goes where it belongs.
@@ -147,7 +140,11 @@ class PhysicalMemory:
             self.written(address, size)
         start, end, view = self._recent
         if start <= address and address + size <= end:
-            _store(view, address - start, size, value)
+            put = _PUT.get(size)
+            if put is not None:
+                put(view, address - start, value)
+            else:
+                _store(view, address - start, size, value)
             return
         self._write_elsewhere(address, size, value)
 
