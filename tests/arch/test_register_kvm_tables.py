@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from worldswitch.arch import kvm, paging, registers, segments
 from worldswitch.arch.exceptions import AMD_EXCEPTIONS, EXCEPTIONS, ExceptionClass, ExceptionKind, Vector
+from worldswitch.arch.flags import BitFlag
 from worldswitch.arch.paging import PageFault, PagingMode, Pte, reserved_bits, reserved_in
-from worldswitch.arch.registers import BreakpointType, Cr0, Cr4, Dr6, Dr7, Efer, Gpr, Mxcsr, RegisterBits, Rflags, Seg, Xcr0
+from worldswitch.arch.registers import BreakpointType, Cr0, Cr4, Dr6, Dr7, Efer, Gpr, Mxcsr, Rflags, Seg, Xcr0
 from worldswitch.arch.segments import SystemType
 
 U64 = (1 << 64) - 1
@@ -106,7 +107,7 @@ def test_numbers_of_registers() -> None:
 
 @pytest.mark.parametrize("cls", [Rflags, Cr0, Cr4, Efer, Xcr0, Dr6, Dr7, Mxcsr, Pte, PageFault])
 @given(value=st.integers(0, U64))
-def test_complement_clears_only_its_bits(cls: type[RegisterBits], value: int) -> None:
+def test_complement_clears_only_its_bits(cls: type[BitFlag], value: int) -> None:
     for member in cls:
         assert value & ~member == value - (value & int(member))
 

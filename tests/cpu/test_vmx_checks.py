@@ -142,7 +142,7 @@ GUEST: dict[str, list[Mutation]] = {
     "GUEST_RIP": [put((V.GUEST_RIP, UNCANONICAL))],
     "GUEST_RFLAGS: reserved bits": [put((V.GUEST_RFLAGS, 0)), put((V.GUEST_RFLAGS, 0x8002)), put((V.GUEST_RFLAGS, 1 << 22 | 2))],
     "GUEST_RFLAGS: no VM in a 64-bit guest": [
-        lambda v: (v86()(v), bits(V.VM_ENTRY_CONTROLS, EntryControls.IA32E_MODE_GUEST)(v), put((V.GUEST_IA32_EFER, 0x500))(v))[0]  # type: ignore[func-returns-value]
+        lambda v: (v86()(v), bits(V.VM_ENTRY_CONTROLS, EntryControls.IA32E_MODE_GUEST)(v), put((V.GUEST_IA32_EFER, 0x500))(v))[0]
     ],
     "GUEST_RFLAGS.IF when an external interrupt is injected": [inject(0x40, (V.GUEST_RFLAGS, 2))],
     "activity state supported": [put((V.GUEST_ACTIVITY_STATE, 2)), put((V.GUEST_ACTIVITY_STATE, 4))],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import Final
+
+from worldswitch.arch.flags import BitFlag
 
 
 class ApicRegister(IntEnum):
@@ -113,7 +115,7 @@ class DeliveryMode(IntEnum):
     EXTINT = 7
 
 
-class Esr(IntFlag):
+class Esr(BitFlag):
     """Error status register (SDM vol. 3 §11.5.3)."""
 
     SEND_ILLEGAL_VECTOR = 1 << 5

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import Final
+
+from worldswitch.arch.flags import BitFlag
 
 
 class Msr(IntEnum):
@@ -67,7 +69,7 @@ X2APIC_FIRST: Final = 0x800
 X2APIC_LAST: Final = 0x8FF
 
 
-class ApicBase(IntFlag):
+class ApicBase(BitFlag):
     """IA32_APIC_BASE (SDM vol. 3 §11.4.4, §11.12.1)."""
 
     BSP = 1 << 8
@@ -75,7 +77,7 @@ class ApicBase(IntFlag):
     EN = 1 << 11
 
 
-class FeatureControl(IntFlag):
+class FeatureControl(BitFlag):
     """IA32_FEATURE_CONTROL (SDM vol. 3 §24.7)."""
 
     LOCKED = 1 << 0
@@ -83,7 +85,7 @@ class FeatureControl(IntFlag):
     VMX_OUTSIDE_SMX = 1 << 2
 
 
-class VmCr(IntFlag):
+class VmCr(BitFlag):
     """VM_CR (APM vol. 2 §15.30.1)."""
 
     DPD = 1 << 0

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from worldswitch.arch.registers import RegisterBits
+from worldswitch.arch.flags import BitFlag
 
 
-class Pte(RegisterBits):
+class Pte(BitFlag):
     """Bits of paging-structure entries at every level (SDM vol. 3 tables 4-15 to 4-20)."""
 
     P = 1 << 0
@@ -34,7 +34,7 @@ class Pte(RegisterBits):
 PKEY_SHIFT: Final = 59
 
 
-class PageFault(RegisterBits):
+class PageFault(BitFlag):
     """Page-fault error code (SDM vol. 3 figure 4-12; RMP: APM vol. 2 §8.4.2)."""
 
     P = 1 << 0

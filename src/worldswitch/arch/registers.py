@@ -6,25 +6,12 @@ model has is not here: that is for its CPUID and for the checks in `worldswitch.
 
 from __future__ import annotations
 
-from enum import EnumMeta, IntEnum, IntFlag
+from enum import IntEnum
 from typing import Final
 
+from worldswitch.arch.flags import BitFlag
+
 _ALL: Final = (1 << 64) - 1
-
-
-class _RegisterBitsType(EnumMeta):
-    """Gives each class of bits the operator below: the making of a Flag class puts `Flag.__invert__` into every subclass, over an inherited one."""
-
-    def __init__(cls, *args: object, **kwds: object) -> None:
-        super().__init__(*args, **kwds)
-        type.__setattr__(cls, "__invert__", lambda self: ~int(self))
-
-
-class RegisterBits(IntFlag, metaclass=_RegisterBitsType):
-    """Bits of a register, whose complement is that of the integer: negative, so that `value & ~bits` clears bits in a register of any width.
-
-    `IntFlag` complements within the width of its own highest member: `dr6 & ~Dr6.B0` would lose bits 31:17 of DR6, and `cr4 & ~Cr4.PAE` whatever lies above.
-    """
 
 
 class Gpr(IntEnum):
@@ -61,7 +48,7 @@ class Seg(IntEnum):
     TR = 7
 
 
-class Rflags(RegisterBits):
+class Rflags(BitFlag):
     """RFLAGS (SDM vol. 1 §3.4.3, vol. 3 §2.3)."""
 
     CF = 1 << 0
@@ -94,7 +81,7 @@ RFLAGS_RESERVED: Final = _ALL & ~RFLAGS_DEFINED
 IOPL_SHIFT: Final = 12
 
 
-class Cr0(RegisterBits):
+class Cr0(BitFlag):
     """CR0 (SDM vol. 3 §2.5)."""
 
     PE = 1 << 0
@@ -114,7 +101,7 @@ CR0_DEFINED: Final = 0xE005003F
 CR0_RESERVED: Final = _ALL & ~CR0_DEFINED
 
 
-class Cr4(RegisterBits):
+class Cr4(BitFlag):
     """CR4 (SDM vol. 3 §2.5)."""
 
     VME = 1 << 0
@@ -151,7 +138,7 @@ CR4_DEFINED: Final = 0x1_1BFF_7FFF
 CR4_RESERVED: Final = _ALL & ~CR4_DEFINED
 
 
-class Efer(RegisterBits):
+class Efer(BitFlag):
     """IA32_EFER (SDM vol. 3 §2.2.1; APM vol. 2 §3.1.7)."""
 
     SCE = 1 << 0
@@ -175,7 +162,7 @@ EFER_DEFINED_INTEL: Final = 0xD01
 EFER_RESERVED: Final = _ALL & ~EFER_DEFINED
 
 
-class Xcr0(RegisterBits):
+class Xcr0(BitFlag):
     """XCR0: the state components that XSAVE manages for user mode (SDM vol. 1 §13.1, vol. 3 §2.6; LWP: APM vol. 2 §11.5.2)."""
 
     X87 = 1 << 0
@@ -197,7 +184,7 @@ XCR0_DEFINED: Final = 0x4000_0000_000E_02FF
 XCR0_RESERVED: Final = _ALL & ~XCR0_DEFINED
 
 
-class Dr6(RegisterBits):
+class Dr6(BitFlag):
     """DR6 (SDM vol. 3 §18.2.3)."""
 
     B0 = 1 << 0
@@ -220,7 +207,7 @@ DR6_DEFINED: Final = 0xFFFFEFFF
 DR6_RESERVED: Final = _ALL & ~DR6_DEFINED
 
 
-class Dr7(RegisterBits):
+class Dr7(BitFlag):
     """DR7 (SDM vol. 3 §18.2.4)."""
 
     L0 = 1 << 0
@@ -269,7 +256,7 @@ class BreakpointType(IntEnum):
 BREAKPOINT_BYTES: Final = (1, 2, 8, 4)
 
 
-class Mxcsr(RegisterBits):
+class Mxcsr(BitFlag):
     """MXCSR (SDM vol. 1 §10.2.3; MM, misaligned exception mask: APM vol. 1 §4.2.2)."""
 
     IE = 1 << 0

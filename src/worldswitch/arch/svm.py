@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import Final
+
+from worldswitch.arch.flags import BitFlag
 
 
 class Vmcb(IntEnum):
@@ -103,7 +105,7 @@ VMCB_FIELD_BYTES: Final[dict[int, int]] = {
 VMCB_BYTES: Final = 4096
 
 
-class InterceptMisc1(IntFlag):
+class InterceptMisc1(BitFlag):
     """Intercept word at 00CH."""
 
     INTR = 1 << 0
@@ -140,7 +142,7 @@ class InterceptMisc1(IntFlag):
     SHUTDOWN = 1 << 31
 
 
-class InterceptMisc2(IntFlag):
+class InterceptMisc2(BitFlag):
     """Intercept word at 010H."""
 
     VMRUN = 1 << 0

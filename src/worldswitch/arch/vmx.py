@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag
 from typing import Final
 
+from worldswitch.arch.flags import BitFlag
+
 
 @dataclass(frozen=True, slots=True)
 class Bits:
@@ -36,7 +38,7 @@ class Bits:
 # Controls
 
 
-class PinBased(IntFlag):
+class PinBased(BitFlag):
     """Pin-based VM-execution controls (SDM vol. 3 table 25-5)."""
 
     EXTERNAL_INTERRUPT_EXITING = 1 << 0
@@ -46,7 +48,7 @@ class PinBased(IntFlag):
     POSTED_INTERRUPTS = 1 << 7
 
 
-class ProcBased(IntFlag):
+class ProcBased(BitFlag):
     """Primary processor-based VM-execution controls (SDM vol. 3 table 25-6)."""
 
     INTERRUPT_WINDOW_EXITING = 1 << 2
@@ -73,7 +75,7 @@ class ProcBased(IntFlag):
     SECONDARY_CONTROLS = 1 << 31
 
 
-class ProcBased2(IntFlag):
+class ProcBased2(BitFlag):
     """Secondary processor-based VM-execution controls (SDM vol. 3 table 25-7)."""
 
     VIRTUALIZE_APIC_ACCESSES = 1 << 0
@@ -109,7 +111,7 @@ class ProcBased2(IntFlag):
     INSTRUCTION_TIMEOUT = 1 << 31
 
 
-class ProcBased3(IntFlag):
+class ProcBased3(BitFlag):
     """Tertiary processor-based VM-execution controls, a 64-bit field (SDM vol. 3 table 25-8)."""
 
     LOADIWKEY_EXITING = 1 << 0
@@ -121,7 +123,7 @@ class ProcBased3(IntFlag):
     VIRTUALIZE_IA32_SPEC_CTRL = 1 << 7
 
 
-class ExitControls(IntFlag):
+class ExitControls(BitFlag):
     """Primary VM-exit controls (SDM vol. 3 table 25-13)."""
 
     SAVE_DEBUG_CONTROLS = 1 << 2
@@ -144,7 +146,7 @@ class ExitControls(IntFlag):
     SECONDARY_CONTROLS = 1 << 31
 
 
-class ExitControls2(IntFlag):
+class ExitControls2(BitFlag):
     """Secondary VM-exit controls, a 64-bit field (SDM vol. 3 table 25-14)."""
 
     SAVE_IA32_FRED = 1 << 0
@@ -152,7 +154,7 @@ class ExitControls2(IntFlag):
     PREMATURELY_BUSY_SHADOW_STACK = 1 << 3
 
 
-class EntryControls(IntFlag):
+class EntryControls(BitFlag):
     """VM-entry controls (SDM vol. 3 table 25-16)."""
 
     LOAD_DEBUG_CONTROLS = 1 << 2
@@ -172,7 +174,7 @@ class EntryControls(IntFlag):
     LOAD_IA32_FRED = 1 << 23
 
 
-class VmFunctions(IntFlag):
+class VmFunctions(BitFlag):
     """VM-function controls (SDM vol. 3 table 25-10); the bit's number is the VM function's, in EAX of VMFUNC."""
 
     EPTP_SWITCHING = 1 << 0
@@ -429,7 +431,7 @@ BASIC_EXITS: Final[dict[int, BasicExit]] = dict(
 # Exit qualifications (SDM vol. 3 §28.2.1)
 
 
-class DebugQualification(IntFlag):
+class DebugQualification(BitFlag):
     """Exit qualification for debug exceptions (SDM vol. 3 table 28-1); like DR6, but nothing in it is inverted."""
 
     B0 = 1 << 0
@@ -442,7 +444,7 @@ class DebugQualification(IntFlag):
     RTM = 1 << 16
 
 
-class PendingDebug(IntFlag):
+class PendingDebug(BitFlag):
     """Pending debug exceptions, the guest-state field (SDM vol. 3 table 25-4)."""
 
     B0 = 1 << 0
@@ -542,7 +544,7 @@ class ApicAccessType(IntEnum):
     PHYSICAL_INSTRUCTION = 15
 
 
-class EptViolation(IntFlag):
+class EptViolation(BitFlag):
     """Exit qualification for EPT violations (SDM vol. 3 table 28-7)."""
 
     READ = 1 << 0
@@ -696,7 +698,7 @@ ENTRY_MTF_VECTOR: Final = 0
 """With type OTHER_EVENT: a pending MTF VM exit is injected (SDM vol. 3 §27.6.2)."""
 
 
-class Interruptibility(IntFlag):
+class Interruptibility(BitFlag):
     """Interruptibility state (SDM vol. 3 table 25-3)."""
 
     BLOCKING_BY_STI = 1 << 0
@@ -722,7 +724,7 @@ class ActivityState(IntEnum):
 # EPT and VPID
 
 
-class Ept(IntFlag):
+class Ept(BitFlag):
     """Bits of EPT paging-structure entries (SDM vol. 3 tables 29-1 to 29-6)."""
 
     READ = 1 << 0
@@ -830,7 +832,7 @@ POSTED_INTR_OUTSTANDING: Final = 256
 # Capability MSRs (SDM vol. 3 appendix A)
 
 
-class VmxBasic(IntFlag):
+class VmxBasic(BitFlag):
     """IA32_VMX_BASIC above the revision identifier (SDM vol. 3 appendix A.1)."""
 
     ADDRESS_WIDTH_32 = 1 << 48
@@ -849,7 +851,7 @@ VMX_BASIC_MEMORY_TYPE: Final = Bits(50, 4)
 """Memory type of the VMCS and of what it points to: 0 (UC) or 6 (WB)."""
 
 
-class VmxMisc(IntFlag):
+class VmxMisc(BitFlag):
     """IA32_VMX_MISC (SDM vol. 3 appendix A.6)."""
 
     STORE_LMA_ON_EXIT = 1 << 5
@@ -880,7 +882,7 @@ VMX_VMCS_ENUM_INDEX: Final = Bits(1, 9)
 """IA32_VMX_VMCS_ENUM: the highest index of any field (SDM vol. 3 appendix A.9)."""
 
 
-class EptVpidCap(IntFlag):
+class EptVpidCap(BitFlag):
     """IA32_VMX_EPT_VPID_CAP (SDM vol. 3 appendix A.10)."""
 
     EXECUTE_ONLY = 1 << 0

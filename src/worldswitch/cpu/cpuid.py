@@ -22,9 +22,11 @@ _1_EDX: Final = {
     "DE": 2, "PSE": 3, "TSC": 4, "MSR": 5, "PAE": 6, "CX8": 8, "APIC": 9, "SEP": 11, "PGE": 13, "CMOV": 15, "PAT": 16, "PSE36": 17, "CLFSH": 19,
 }  # fmt: skip
 #: iced-x86's feature names that every model offers, beyond the base architecture.
-_OFFERED: Final = frozenset(
-    ["INTEL8086", "INTEL8086_ONLY", "INTEL186", "INTEL286", "INTEL286_ONLY", "INTEL386", "INTEL386_ONLY", "INTEL386_A0_ONLY", "INTEL486", "INTEL486_A_ONLY", "X64", "CPUID", "MSR", "TSC", "CX8", "CMOV", "SEP", "SYSCALL", "RDTSCP", "CMPXCHG16B", "POPCNT", "MOVBE", "MULTIBYTENOP", "CLFSH", "PAUSE", "SMAP"]
-)
+_OFFERED: Final = frozenset({
+    "INTEL8086", "INTEL8086_ONLY", "INTEL186", "INTEL286", "INTEL286_ONLY", "INTEL386", "INTEL386_ONLY", "INTEL386_A0_ONLY", "INTEL486",
+    "INTEL486_A_ONLY", "X64", "CPUID", "MSR", "TSC", "CX8", "CMOV", "SEP", "SYSCALL", "RDTSCP", "CMPXCHG16B", "POPCNT", "MOVBE", "MULTIBYTENOP",
+    "CLFSH", "PAUSE", "SMAP",
+})  # fmt: skip
 _OFFERED_BY: Final = {"intel": frozenset({"VMX", "INVEPT", "INVVPID", "LAHF_SAHF"}), "amd": frozenset({"SVM", "LAHF_SAHF"})}
 _FENCES: Final = frozenset({"SSE", "SSE2"})
 

@@ -49,16 +49,18 @@ class View:
     """The VMCS under check, with the derived facts that several rows use."""
 
     def __init__(self, cpu: Processor, vmcs: VmcsRegion) -> None:
-        self.cpu, self.vmcs = cpu, vmcs
-        self.pin = vmcs[Vmcs.PIN_BASED_VM_EXEC_CONTROL]
-        self.proc = vmcs[Vmcs.CPU_BASED_VM_EXEC_CONTROL]
-        self.proc2 = vmcs[Vmcs.SECONDARY_VM_EXEC_CONTROL] if self.proc & ProcBased.SECONDARY_CONTROLS else 0
-        self.exit = vmcs[Vmcs.VM_EXIT_CONTROLS]
-        self.entry = vmcs[Vmcs.VM_ENTRY_CONTROLS]
-        self.info = vmcs[Vmcs.VM_ENTRY_INTR_INFO_FIELD]
+        self.cpu = cpu
+        # One read of the whole region: the rows look at most fields, some of them often.
+        self._fields = vmcs.all()
+        self.pin = self[Vmcs.PIN_BASED_VM_EXEC_CONTROL]
+        self.proc = self[Vmcs.CPU_BASED_VM_EXEC_CONTROL]
+        self.proc2 = self[Vmcs.SECONDARY_VM_EXEC_CONTROL] if self.proc & ProcBased.SECONDARY_CONTROLS else 0
+        self.exit = self[Vmcs.VM_EXIT_CONTROLS]
+        self.entry = self[Vmcs.VM_ENTRY_CONTROLS]
+        self.info = self[Vmcs.VM_ENTRY_INTR_INFO_FIELD]
 
     def __getitem__(self, field: int) -> int:
-        return self.vmcs[field]
+        return self._fields[field]
 
     @property
     def unrestricted(self) -> bool:

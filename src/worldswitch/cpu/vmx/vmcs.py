@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
-from worldswitch.arch.vmcs import VMCS_BITS, VMCS_LAUNCH_STATE_OFFSET, VMCS_OFFSET, VMCS_REVISION_OFFSET, is_high
+from worldswitch.arch.vmcs import VMCS_BITS, VMCS_HEADER_BYTES, VMCS_LAUNCH_STATE_OFFSET, VMCS_OFFSET, VMCS_REVISION_OFFSET, is_high
 from worldswitch.cpu.bus import Bus
 
+#: All fields in the order of the layout.
+_ALL: Final = struct.Struct(f"<{len(VMCS_OFFSET)}Q")
 _MASK: Final = {field: (1 << bits) - 1 for field, bits in VMCS_BITS.items()}
 
 
@@ -38,6 +41,11 @@ class VmcsRegion:
             self._bus.write(self.pointer + VMCS_OFFSET[field & ~1] + 4, 4, value & 0xFFFFFFFF)
         else:
             self._bus.write(self.pointer + VMCS_OFFSET[field], 8, value & _MASK[field])
+
+    def all(self) -> dict[int, int]:
+        """Every field, by its (full) encoding."""
+        raw = self._bus.read_block(self.pointer + VMCS_HEADER_BYTES, 8 * len(VMCS_OFFSET))
+        return dict(zip(VMCS_OFFSET, _ALL.unpack(raw), strict=True))
 
     @property
     def revision(self) -> int:
