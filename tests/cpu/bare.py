@@ -19,7 +19,8 @@ CS, DS, USER_CS, USER_DS, TR = 0x08, 0x10, 0x2B, 0x33, 0x18
 
 
 class Bare:
-    """The first 2 MiB mapped by 4-KByte pages (`PT`), the rest of the first GiB by large ones, all supervisor and writable. Vector v's handler is one HLT at HANDLERS + 16 v."""
+    """The first 2 MiB mapped by 4-KByte pages (`PT`), the rest of the first GiB by large ones, all supervisor and writable. Vector v's handler is one
+    HLT at HANDLERS + 16 v."""
 
     def __init__(self, vendor: str = "intel", code: bytes = b"", **timing: int) -> None:
         self.board = Board(model_named(vendor).with_timing(Timing(**timing)), memory_bytes=4 << 20, trace=Recorder())

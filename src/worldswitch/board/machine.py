@@ -81,7 +81,7 @@ class Board:
     """
 
     def __init__(
-        self, model: Model, *, frequency_hz: int = 1_000_000, processors: int = 1, memory_bytes: int = 16 << 20, trace: Recorder | None = None
+        self, model: Model, *, frequency_hz: int = 20_000_000, processors: int = 1, memory_bytes: int = 16 << 20, trace: Recorder | None = None
     ) -> None:
         if not 1000 <= frequency_hz <= 100_000_000_000:
             raise ConfigurationError("frequency_hz", frequency_hz, "from 1000 to 100000000000 cycles a second")

@@ -75,8 +75,6 @@ class VmxVcpu:
     """Physical address of its VMCS."""
     vpid: int
     launched: bool = False
-    active_on: int = -1
-    """The processor on which the VMCS is active (has been loaded and not cleared)."""
     fail: int = 0
     """VM-instruction error of an entry that failed at once."""
     exit_reason: int = 0
@@ -203,13 +201,8 @@ class VmxOps:
         if vendor is None:
             return
         unit = host.processor.vmx
-        if vendor.active_on not in (-1, host.index):
-            # The VMCS is active on another processor, which must write it back: loaded_vmcs_clear (SDM vol. 3 §25.11.1).
-            vcpu.vm.kernel.cpus[vendor.active_on].processor.vmx.vmclear(vendor.vmcs)
-            vendor.launched = False
         if host.processor.state.vmcs_pointer != vendor.vmcs and unit.vmptrld(vendor.vmcs):
             raise SimulationError("VMPTRLD failed")
-        vendor.active_on = host.index
         self._write_host_state(vcpu, host)
 
     def _write_host_state(self, vcpu: Vcpu, host: HostCpu) -> None:
@@ -226,7 +219,12 @@ class VmxOps:
             self._write(vcpu, field, value)
 
     def vcpu_put(self, vcpu: Vcpu, host: HostCpu) -> None:
-        """The VMCS stays active and current on this processor; a later load elsewhere clears it."""
+        """On one processor the VMCS stays active and current. With several it may be loaded elsewhere next, and must be written back first (SDM vol.
+        3 §25.11.1). KVM asks the
+        old processor for that VMCLEAR by IPI when the time comes (loaded_vmcs_clear); here it is done at once."""
+        if len(self._kernel.cpus) > 1:
+            host.processor.vmx.vmclear(vcpu.vendor.vmcs)
+            vcpu.vendor.launched = False
 
     # Entering and leaving.
 
