@@ -295,6 +295,7 @@ class LocalApic:
             case _R.TPR:
                 self.set_tpr(value)
             case _R.SVR:
+                self._timer.overdue()
                 regs[_R.SVR] = value
                 if not value & SVR_ENABLE:  # every LVT entry becomes masked; IRR and ISR stay (§11.4.7.2)
                     for entry in _LVTS:
