@@ -1,4 +1,5 @@
-"""A processor in VMX root operation with a VMCS that enters a 64-bit guest: same page tables, code and IDT as the bare processor's (tests.cpu.bare), under an identity EPT."""
+"""A processor in VMX root operation with a VMCS that enters a 64-bit guest: same page tables, code and IDT as the bare processor's (tests.cpu.bare),
+under an identity EPT."""
 
 from __future__ import annotations
 

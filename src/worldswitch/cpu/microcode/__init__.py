@@ -8,7 +8,7 @@ faults that take priority over them, SDM vol. 3 §26.1.1), then changes. RIP goe
 from __future__ import annotations
 
 from worldswitch.cpu.decode import REGISTERS, Decoded
-from worldswitch.cpu.microcode import control, far, interrupts, io, segments, svm, system, vmx
+from worldswitch.cpu.microcode import control, far, frames, interrupts, io, segments, svm, system, vmx
 from worldswitch.cpu.microcode.registry import MICROCODE, Microcode
 
 #: What MOV with a register of these kinds is.
@@ -30,4 +30,4 @@ def lookup(ins: Decoded) -> Microcode | None:
     return MICROCODE.get(ins.mnemonic)
 
 
-__all__ = ["MICROCODE", "Microcode", "interrupts", "io", "lookup", "svm", "system", "vmx"]
+__all__ = ["MICROCODE", "Microcode", "frames", "interrupts", "io", "lookup", "svm", "system", "vmx"]
