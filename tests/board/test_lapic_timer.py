@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldswitch.arch.apic import LVT_MASKED, ApicRegister, TimerMode
@@ -22,14 +22,14 @@ DIVIDE_BY_1 = 0xB
 class Bench:
     """A local APIC whose clock the test moves. Interrupts are taken at once, unless `taking` is off."""
 
-    def __init__(self, *, entry: int = ONE_SHOT, divide: int = DIVIDE_BY_1, start: int = 1000, tsc_ahead: int = 0, **settings: int) -> None:
+    def __init__(self, *, entry: int = ONE_SHOT, divide: int = DIVIDE_BY_1, start: int = 1000, tsc_ahead: int = 0, **options: int) -> None:
         self.time = start
         self.tsc_ahead = tsc_ahead
         self.events = EventQueue()
         self.taking = True
         self.accepted: list[int] = []
         self.callbacks = 0
-        self.apic = LocalApic(0, self, raised=lambda: None, record=self._record, **settings)  # type: ignore[arg-type]
+        self.apic = LocalApic(0, self, raised=lambda: None, record=self._record, **options)  # type: ignore[arg-type]
         self.apic.write(R.SVR, 0x1FF)
         self.apic.write(R.LVT_TIMER, entry)
         self.apic.write(R.TIMER_DIVIDE, divide)
@@ -162,8 +162,8 @@ def test_a_new_divisor_goes_on_from_the_present_count() -> None:
     bench.to(1040)
     bench.apic.write(R.TIMER_DIVIDE, 0)  # by 2
     assert bench.count == 60
-    bench.to(1050)
-    bench.apic.write(R.TIMER_DIVIDE, 0)  # the same again: nothing changes
+    bench.to(1051)
+    bench.apic.write(R.TIMER_DIVIDE, 0)  # the same again: nothing changes, not even within a count
     assert bench.count == 55
     bench.to(2000)
     assert bench.accepted == [1160]
@@ -248,6 +248,15 @@ def test_counting_does_not_resume_after_tsc_deadline_mode() -> None:
     bench = Bench(entry=PERIODIC)
     bench.start(100)
     bench.apic.write(R.LVT_TIMER, DEADLINE)
+    bench.apic.write(R.LVT_TIMER, PERIODIC)
+    bench.to(5000)
+    assert (bench.accepted, bench.count) == ([], 0)
+
+
+def test_a_masked_one_shot_that_ran_out_stays_stopped_in_periodic_mode() -> None:
+    bench = Bench(entry=ONE_SHOT | LVT_MASKED)
+    bench.start(100)
+    bench.to(1150)
     bench.apic.write(R.LVT_TIMER, PERIODIC)
     bench.to(5000)
     assert (bench.accepted, bench.count) == ([], 0)
@@ -515,6 +524,7 @@ STEPS = st.lists(
 )
 
 
+@settings(max_examples=400)
 @given(STEPS)
 def test_like_a_counter_that_ticks(steps: list[tuple[str, int]]) -> None:
     bench, model = Bench(), Ticking()

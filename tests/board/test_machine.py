@@ -320,6 +320,19 @@ def test_what_wakes_a_processor_from_hlt(flags: int, what: str, prepare: Callabl
     assert cpu.state.activity == ActivityState.HLT  # until the event is delivered
 
 
+def test_what_a_halted_processor_has_looked_at_does_not_wake_it_again() -> None:
+    made = board()
+    cpu = made.processors[0]
+    load(made, cpu, HLT)
+    made.run_guest_slice(cpu, 1000)
+    cpu.state.rflags |= IF
+    made.apics[0].deliver(0x40, "test")
+    cpu.attention = False  # a boundary left it where it is
+    assert made.idle(cpu, 1000) is False
+    cpu.attend()
+    assert made.idle(cpu, 1000) is True
+
+
 def test_a_processor_halted_with_interrupts_off_and_a_periodic_timer_does_not_spin() -> None:
     made = board()
     cpu = made.processors[0]
