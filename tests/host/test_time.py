@@ -98,7 +98,7 @@ def test_a_time_in_the_past_expires_at_once(boot: Boot) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.one_of(st.none(), st.integers(0, 30_000))), max_size=40))
 def test_any_sequence_of_starts_and_cancels_leaves_the_last_word(operations: list[tuple[int, int | None]]) -> None:
-    kernel = Kernel(Board(model_named("intel"), memory_bytes=1 << 20, trace=Recorder(on=False)), costs=FREE)
+    kernel = Kernel(Board(model_named("intel"), frequency_hz=1_000_000, memory_bytes=1 << 20, trace=Recorder(on=False)), costs=FREE)
     fired: list[tuple[str, int]] = []
     timers = [recording(kernel, fired, str(i)) for i in range(6)]
     last: dict[int, int | None] = {}
@@ -223,7 +223,7 @@ def test_a_timer_of_an_idle_processor_does_not_start_its_tick(boot: Boot) -> Non
 
 @pytest.mark.parametrize(("parameter", "value"), [("hz", 9), ("hz", 10_001), ("hz", 2000), ("base_slice_us", 0)])
 def test_impossible_parameters(parameter: str, value: int) -> None:
-    board = Board(model_named("intel"), memory_bytes=1 << 20)
+    board = Board(model_named("intel"), frequency_hz=1_000_000, memory_bytes=1 << 20)
     with pytest.raises(ConfigurationError, match=parameter):
         Kernel(board, **{parameter: value})  # type: ignore[arg-type]  # each is an int
 

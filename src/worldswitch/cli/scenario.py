@@ -122,7 +122,8 @@ def vcpu_rows(machine: Machine) -> list[dict[str, Any]]:
         {
             "vcpu": "idle",
             "instructions": 0, "iterations": 0, "exits": 0, "exits_by_reason": {}, "interrupts_injected": 0,
-            "own_timer_interrupts": 0, "stranger_interrupts": 0, "last_stranger_vector": 0, "host_ticks": cpu.idle.ticks, "cpu_share": round(cpu.idle.se.sum_exec / total, 4),
+            "own_timer_interrupts": 0, "stranger_interrupts": 0, "last_stranger_vector": 0,
+            "host_ticks": cpu.idle.ticks, "cpu_share": round(cpu.idle.se.sum_exec / total, 4),
         }
     )  # fmt: skip
     return rows
@@ -155,7 +156,8 @@ def explanations(machine: Machine) -> list[str]:
             "information, and KVM calls the handler before it "
             "enables interrupts (SDM vol. 3 §28.2.2)."
             if o.ack_on_exit
-            else "No acknowledge on exit: the vector is still in IRR after the exit, the exit-interruption information is not valid, and the tick is taken at local_irq_enable."
+            else "No acknowledge on exit: the vector is still in IRR after the exit, the exit-interruption information is not "
+            "valid, and the tick is taken at local_irq_enable."
         )
     if not o.intr_exiting:
         takers = [row for row in rows.values() if row["stranger_interrupts"]]

@@ -1,4 +1,7 @@
-"""ENTER (SDM vol. 2): a stack frame with up to 31 levels of display. Its loop runs over a value of the instruction, which makes it microcode; LEAVE is in `cpu.semantics.stack`."""
+"""ENTER (SDM vol. 2): a stack frame with up to 31 levels of display.
+
+Its loop runs over a value of the instruction, which makes it microcode; LEAVE is in `cpu.semantics.stack`.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,9 @@ def enter(cpu: Processor, ins: Decoded) -> None:
     allocate, level = value(ins, 0), value(ins, 1) % 32
     mask = (1 << core.stack_bits) - 1
     sp, frame = core.get(Gpr.RSP, core.stack_bits).v, core.get(Gpr.RBP, core.stack_bits).v
-    writes = [core.get(Gpr.RBP, ins.operand_bits).v]
     frame_pointer = sp - size & mask
-    for i in range(1, level):
-        writes.append(core.load_stack(core.const(core.stack_bits, frame - i * size), ins.operand_bits).v)
+    writes = [core.get(Gpr.RBP, ins.operand_bits).v]
+    writes += [core.load_stack(core.const(core.stack_bits, frame - i * size), ins.operand_bits).v for i in range(1, level)]
     if level:
         writes.append(frame_pointer & (1 << ins.operand_bits) - 1)
     for written in writes:

@@ -1,4 +1,4 @@
-"""Moves, extensions, exchanges (SDM vol. 2: BSWAP, CBW, CMOVcc, CMPXCHG, CWD, LEA, MOV, MOVBE, MOVSX, MOVZX, SETcc, XCHG, XLAT).
+"""Moves, extensions, exchanges (SDM vol. 2: BSWAP, CBW, CMOVcc, CMPXCHG, CWD, LEA, MOV, MOVBE, MOVSX, MOVZX, SETcc, XCHG).
 
 MOV to and from segment, control and debug registers is microcode.
 """
