@@ -12,7 +12,7 @@ from worldswitch.cpu.semantics.registry import instruction
 from worldswitch.cpu.value import Core, Operand
 
 
-@instruction("MOV", "MOVNTI")
+@instruction("MOV")
 def mov(c: Core, dst: Operand, src: Operand) -> None:
     dst.store(src.load())
 
@@ -55,9 +55,17 @@ def xchg(c: Core, left: Operand, right: Operand) -> None:
 @instruction("CMPXCHG")
 def cmpxchg(c: Core, dst: Operand, src: Operand) -> None:
     old, accumulator = dst.load(), c.get(Gpr.RAX, dst.bits)
+    new = src.load()
     equal = accumulator.eq(old)
-    dst.store(equal.select(src.load(), old))  # the destination is written either way (SDM vol. 2, CMPXCHG)
+    if dst.is_memory:
+        dst.store(equal.select(new, old))  # memory is written either way (SDM vol. 2, CMPXCHG)
+    else:
 
+        @c.when(equal)
+        def _() -> None:
+            dst.store(new)
+
+    # The one that is not written keeps its upper half, too, for 32-bit operands.
     @c.when(~equal)
     def _() -> None:
         c.set(Gpr.RAX, old)
