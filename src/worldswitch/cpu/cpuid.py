@@ -27,7 +27,7 @@ _OFFERED: Final = frozenset({
     "INTEL486_A_ONLY", "X64", "CPUID", "MSR", "TSC", "CX8", "CMOV", "SEP", "SYSCALL", "RDTSCP", "CMPXCHG16B", "POPCNT", "MOVBE", "MULTIBYTENOP",
     "CLFSH", "PAUSE", "SMAP",
 })  # fmt: skip
-_OFFERED_BY: Final = {"intel": frozenset({"VMX", "INVEPT", "INVVPID", "LAHF_SAHF"}), "amd": frozenset({"SVM", "LAHF_SAHF"})}
+_OFFERED_BY: Final = {"intel": frozenset({"VMX", "INVEPT", "INVVPID", "LAHF_SAHF"}), "amd": frozenset({"SVM", "SKINIT_OR_SVM", "LAHF_SAHF"})}
 _FENCES: Final = frozenset({"SSE", "SSE2"})
 
 
