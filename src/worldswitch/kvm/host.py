@@ -96,6 +96,10 @@ class HostKernel(Protocol):
         """ "intel" or "amd"."""
 
     @property
+    def frequency_hz(self) -> int:
+        """Cycles a second, of clocks and TSC alike."""
+
+    @property
     def cpus(self) -> Sequence[HostCpu]:
         """All processors."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from worldswitch.board.lapic import LocalApic
 from worldswitch.cpu.state import MASK64
@@ -12,6 +12,9 @@ from worldswitch.trace.events import KvmApicAcceptIrq, KvmEoi
 
 if TYPE_CHECKING:
     from worldswitch.kvm.vcpu import Vcpu
+
+#: KVM's min_timer_period_us: a guest cannot make its host handle periodic timer interrupts more often than this.
+MIN_TIMER_PERIOD_US: Final = 200
 
 
 class GuestClock:
@@ -42,7 +45,13 @@ class KvmLapic(LocalApic):
     def __init__(self, vcpu: Vcpu) -> None:
         self._vcpu = vcpu
         super().__init__(
-            vcpu.vcpu_id, GuestClock(vcpu), raised=self._became_pending, record=self._note, send=vcpu.vm.route_ipi, boot_processor=vcpu.vcpu_id == 0
+            vcpu.vcpu_id,
+            GuestClock(vcpu),
+            raised=self._became_pending,
+            record=self._note,
+            send=vcpu.vm.route_ipi,
+            boot_processor=vcpu.vcpu_id == 0,
+            minimum_period=vcpu.vm.host.frequency_hz * MIN_TIMER_PERIOD_US // 1_000_000,
         )
 
     def _became_pending(self) -> None:
