@@ -12,8 +12,9 @@ from kvm.harness import VENDORS, guest, kvm, vm
 from worldswitch.arch.msr import Msr
 from worldswitch.errors import ConfigurationError, UnimplementedInstruction
 from worldswitch.guests import LOAD_ADDRESS
-from worldswitch.kvm import ExitFailEntry, ExitHlt, ExitMmio, ExitShutdown, Kvm, MpState, Params, Regs, Vm
+from worldswitch.kvm import ExitFailEntry, ExitHlt, ExitIo, ExitMmio, ExitShutdown, Kvm, MpState, Params, Regs, Vm
 from worldswitch.kvm.types import Segment
+from worldswitch.vmm import load_flat
 
 pytestmark = pytest.mark.parametrize("vendor", VENDORS)
 
@@ -216,3 +217,26 @@ def test_params_of_the_other_vendor(vendor: str) -> None:
     wrong = {"intel": Params(v_intr_masking=False), "amd": Params(ack_on_exit=False)}[vendor]
     with pytest.raises(ConfigurationError):
         Kvm(kvm(vendor).kernel, wrong)
+
+
+@pytest.mark.parametrize("irqchip", [False, True])
+def test_cr8_is_the_guests_own(vendor: str, irqchip: bool) -> None:
+    # mov eax, 9; mov cr8, rax; mov rbx, cr8; out 0x80, al; hlt
+    made = guest(vendor, bytes.fromhex("b809000000 440f22c0 440f20c3 e680 f4"), irqchip=irqchip)
+    assert isinstance(made.vcpu.run(), ExitIo)
+    assert made.vcpu.get_regs().rbx == 9
+    assert made.vcpu.get_sregs().cr8 == 9
+    assert made.vm.processor.apic.get_tpr() == 0
+
+
+def test_debug_registers_do_not_leak_between_vcpus(vendor: str) -> None:
+    # mov eax, 0x1234; mov dr0, rax; out 0x80, al; hlt -- and: mov rbx, dr0; out 0x80, al; hlt
+    made = kvm(vendor)
+    read = []
+    for code in ("b834120000 0f23c0 e680 f4", "0f21c3 e680 f4"):
+        machine = made.create_vm()
+        one = load_flat(machine, bytes.fromhex(code))
+        assert isinstance(one.vcpu.run(), ExitIo)
+        read.append(one.vcpu.get_regs().rbx)
+    assert read == [0, 0]
+    assert machine.processor.state.dr0 == 0

@@ -164,8 +164,8 @@ class SvmOps:
         p, vmcb = host.processor, vcpu.vendor.vmcb
         vmcb[Save.RAX] = vcpu.regs[Gpr.RAX]
         vmcb[Save.CR2] = vcpu.cr2
-        if vcpu.apic is not None and self.params.v_intr_masking:
-            vmcb[V.V_INTR] = vmcb[V.V_INTR] & ~V_TPR | vcpu.apic.get_tpr() >> 4
+        if self.params.v_intr_masking:
+            vmcb[V.V_INTR] = vmcb[V.V_INTR] & ~V_TPR | vcpu.get_cr8()
         p.svm.clgi()
         # VMRUN keeps the host's IF: it must be 1 for physical interrupts to reach a guest under V_INTR_MASKING. Nothing is taken here, GIF is 0.
         host.local_irq_enable("svm_vcpu_run")
@@ -190,8 +190,8 @@ class SvmOps:
             setattr(p.state, name, value)  # they stay loaded with the vCPU (`Vcpu.vcpu_put` takes them away)
         host.local_irq_disable("svm_vcpu_run")
         p.svm.stgi()
-        if vcpu.apic is not None and self.params.v_intr_masking:
-            vcpu.apic.set_tpr((vmcb[V.V_INTR] & 0xF) << 4)
+        if self.params.v_intr_masking:
+            vcpu.set_cr8(vmcb[V.V_INTR] & 0xF)
         info = vmcb[V.EXITINTINFO]
         x86.requeue(vcpu, 0 if vendor.invalid else info & 0xFFFFFFFF, info >> EVENT_ERROR_CODE_SHIFT)
         p.state.cr2 = vmcb[Save.CR2]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from worldswitch.arch.registers import Gpr, Seg
+from worldswitch.arch.registers import DR6_FIXED, Gpr, Seg
 from worldswitch.cpu.state import MASK64
 from worldswitch.host.task import Park, Task
 from worldswitch.kvm import x86
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _SEGMENT_NAMES: Final = {"cs": Seg.CS, "ds": Seg.DS, "es": Seg.ES, "fs": Seg.FS, "gs": Seg.GS, "ss": Seg.SS, "tr": Seg.TR, "ldt": Seg.LDTR}
 #: State slots that hold guest values only while the vCPU is loaded: neither VMCS nor run loop switches them at each exit.
-LAZY_SLOTS: Final = ("star", "lstar", "cstar", "fmask", "kernel_gs_base", "tsc_aux")
+LAZY_SLOTS: Final = ("star", "lstar", "cstar", "fmask", "kernel_gs_base", "tsc_aux", "dr0", "dr1", "dr2", "dr3", "dr6")
 
 
 class Vcpu:
@@ -39,7 +39,8 @@ class Vcpu:
         self.regs = [0] * 16
         """General registers between exits; RSP's place is unused, it is in the VMCS or VMCB."""
         self.cr2 = 0
-        self.lazy = dict.fromkeys(LAZY_SLOTS, 0)
+        self.lazy = dict.fromkeys(LAZY_SLOTS, 0) | {"dr6": DR6_FIXED}
+        self._cr8 = 0
         self.msrs: dict[int, int] = {}
         self.tsc_offset = -vm.host.now() & MASK64
         self.requests = Request.EVENT
@@ -188,6 +189,17 @@ class Vcpu:
         assert self.apic is not None
         return self.apic.acknowledge()
 
+    def get_cr8(self) -> int:
+        """kvm_get_cr8: the task priority, in the local APIC if there is one."""
+        return self._cr8 if self.apic is None else self.apic.get_tpr() >> 4
+
+    def set_cr8(self, value: int) -> None:
+        """kvm_set_cr8."""
+        if self.apic is None:
+            self._cr8 = value
+        elif self.apic.get_tpr() >> 4 != value:
+            self.apic.set_tpr(value << 4)
+
     # Registers.
 
     def get(self, name: str) -> int:
@@ -224,7 +236,7 @@ class Vcpu:
             return Sregs(
                 **segments,
                 gdt=(self.get("gdtr_base"), self.get("gdtr_limit")), idt=(self.get("idtr_base"), self.get("idtr_limit")),
-                cr0=self.get("cr0"), cr2=self.cr2, cr3=self.get("cr3"), cr4=self.get("cr4"), cr8=self.apic.get_tpr() >> 4 if self.apic else 0,
+                cr0=self.get("cr0"), cr2=self.cr2, cr3=self.get("cr3"), cr4=self.get("cr4"), cr8=self.get_cr8(),
                 efer=self.get("efer"), apic_base=int(self.apic.base) if self.apic else 0,
             )  # fmt: skip
 
@@ -242,8 +254,7 @@ class Vcpu:
             self.cr2 = sregs.cr2
             for name in ("efer", "cr0", "cr3", "cr4"):
                 self.put(name, getattr(sregs, name))
-            if self.apic is not None:
-                self.apic.set_tpr(sregs.cr8 << 4)
+            self.set_cr8(sregs.cr8)
 
     def set_cpuid2(self, entries: tuple[CpuidEntry, ...]) -> None:
         """KVM_SET_CPUID2."""

@@ -148,8 +148,8 @@ class VmxOps:
         if params.intr_exiting:
             pin |= PinBased.EXTERNAL_INTERRUPT_EXITING
         proc = PROC_TRUE_DEFAULT1 | ProcBased.HLT_EXITING | ProcBased.UNCONDITIONAL_IO_EXITING | ProcBased.USE_TSC_OFFSETTING | ProcBased.SECONDARY_CONTROLS
-        if vcpu.apic is not None:
-            proc |= ProcBased.CR8_LOAD_EXITING | ProcBased.CR8_STORE_EXITING
+        # Without a TPR shadow MOV to CR8 would reach the host's own task priority.
+        proc |= ProcBased.CR8_LOAD_EXITING | ProcBased.CR8_STORE_EXITING
         proc2 = ProcBased2.ENABLE_EPT | ProcBased2.ENABLE_VPID | ProcBased2.UNRESTRICTED_GUEST | ProcBased2.ENABLE_RDTSCP
         leave = EXIT_TRUE_DEFAULT1 | ExitControls.HOST_ADDRESS_SPACE_SIZE | ExitControls.SAVE_DEBUG_CONTROLS
         leave |= ExitControls.SAVE_IA32_PAT | ExitControls.LOAD_IA32_PAT | ExitControls.SAVE_IA32_EFER | ExitControls.LOAD_IA32_EFER
@@ -394,8 +394,7 @@ class VmxOps:
         q, qualification = CrQualification, self._read(vcpu, Vmcs.EXIT_QUALIFICATION)
         cr, gpr, access = q.NUMBER.get(qualification), q.GPR.get(qualification), q.ACCESS.get(qualification)
         if access == CrAccess.MOV_FROM_CR:
-            assert vcpu.apic is not None
-            self._set_gpr(vcpu, gpr, vcpu.apic.get_tpr() >> 4)
+            self._set_gpr(vcpu, gpr, vcpu.get_cr8())
             self.skip_emulated_instruction(vcpu)
             return 1
         if access == CrAccess.LMSW:
@@ -417,10 +416,9 @@ class VmxOps:
     def _set_cr(self, vcpu: Vcpu, cr: int, value: int) -> bool:
         """kvm_set_cr0, kvm_set_cr4, kvm_set_cr8; False: #GP(0)."""
         if cr == 8:
-            assert vcpu.apic is not None
             if value >> 4:
                 return False
-            vcpu.apic.set_tpr(value << 4)
+            vcpu.set_cr8(value)
             return True
         if cr == 4:
             if value & Cr4.VMXE:
