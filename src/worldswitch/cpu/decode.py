@@ -107,7 +107,8 @@ def decode(code: bytes, mode_bits: int, options: int = _OPTIONS) -> Decoded:
     decoder = Decoder(mode_bits, code[:MAX_LENGTH], options, 0)  # type: ignore[arg-type]  # the stub wants one enum member, flags are combined
     instruction = decoder.decode()
     if instruction.is_invalid:
-        raise Undecodable(code, decoder.last_error == DecoderError.NO_MORE_BYTES)
+        # Fifteen bytes that are no instruction yet count as going on, too.
+        raise Undecodable(code, decoder.last_error == DecoderError.NO_MORE_BYTES or instruction.len >= MAX_LENGTH)
     return Decoded(instruction, bytes(code[: instruction.len]), mode_bits)
 
 

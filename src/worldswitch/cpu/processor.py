@@ -196,6 +196,8 @@ class Processor:
         in an exception or a VM exit. Raises `UnimplementedInstruction` where the guest uses what this processor offers and this version lacks.
         """
         state, timing = self.state, self.model.timing
+        if state.activity != ActivityState.ACTIVE:
+            self.attention = True  # still halted, unless something waits
         while budget > 0:
             if self.cycles >= deadline:
                 return Stop.BUDGET
