@@ -76,13 +76,25 @@ common:
         add     rsp, 8
         iretq
 
+        # An exception: nothing here means to cause one. Say which and stop (an error code may lie below the vector; nobody returns).
+exception:
+        pop     rax
+        or      eax, 0x100
+        mov     [rbx + 0x20], rax       # mailbox: state
+6:      hlt                             # the gate has cleared IF
+        jmp     6b
+
         .balign 16
 stubs:
         .set    vector, 0
         .rept   256
         .balign 16
         push    vector
+        .if     vector < 32
+        jmp     exception
+        .else
         jmp     common
+        .endif
         .set    vector, vector + 1
         .endr
 

@@ -1,4 +1,4 @@
-# Asks its surroundings: CPUID, a port, an MSR that does not exist; says hello on port 0xE9.
+# Asks its surroundings: CPUID, a port, the time-stamp counter, an MSR that does not exist; says hello on port 0xE9.
         .intel_syntax noprefix
         .code64
         .set    MAILBOX, 0x200000
@@ -37,14 +37,22 @@ _start:
         jmp     1b
 2:      in      al, 0x80
         mov     [r12 + 0xa0], al
+        rdtsc
+        mov     [r12 + 0xa8], eax
+        mov     [r12 + 0xac], edx
         mov     ecx, 0x12345
+        mov     r13, r12                        # mailbox: counter
         rdmsr                                   # #GP(0)
+        lea     r13, [r12 + 0xb0]
+        xor     eax, eax
+        xor     edx, edx
+        wrmsr                                   # #GP(0)
         mov     qword ptr [r12 + 0x28], 1       # mailbox: done
 3:      hlt
         jmp     3b
-gp:     inc     qword ptr [r12]
+gp:     inc     qword ptr [r13]
         add     rsp, 8                          # error code
-        add     qword ptr [rsp], 2              # past RDMSR
+        add     qword ptr [rsp], 2              # past RDMSR or WRMSR
         iretq
 hello:  .asciz  "hello from the guest\n"
         .balign 8
